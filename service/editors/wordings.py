@@ -53,20 +53,20 @@ def add_wordings(
         lambda: _find_wordings(view, edit.prompt, surface, subject, hooks),
         keep=_KEPT_ITEMS,
     )
+    led = _find_led(view, edit.prompt, surface, wordings, neutral, hooks)[: counts.most // 2] if counts.led else []
     chosen = _take_turns(wordings.restated[: counts.restated], wordings.formed)
-    led = wordings.led[: min(counts.led, counts.most // 2)]
-    chosen = [*chosen[: counts.most - len(led)], *led]
+    chosen = [*chosen[: counts.most - len(led[: counts.led])], *led[: counts.led]]
     return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *(Probe(prompt=text, train=True) for text in chosen))))
 
 
 class _Wordings(NamedTuple):
-    """What a model answers like a prompt: in its own words, in other forms of the prompt, and in all of these behind the words
-    that it puts before the answer.
+    """The clause that a model answers a prompt with, and what it answers alike: in its own words, and in other forms of the
+    prompt.
     """
 
+    said: str
     restated: list[str]
     formed: list[str]
-    led: list[str]
 
 
 def _take_turns(first: Sequence[str], second: Sequence[str]) -> list[str]:
@@ -77,7 +77,7 @@ def _find_wordings(view: View, prompt: str, surface: str, subject: str | None, h
     """The wordings of a prompt that the view answers like the prompt."""
     own = encode_if_it_fits(view.base, prompt, surface, _ANSWER_TOKENS)
     if not own:
-        return _Wordings([], [], [])
+        return _Wordings("", [], [])
     hooks.begin_step()
     (answer,) = decode_greedily(view, None, [own], max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
     said = first_clause(decode_answer(view.base, answer))
@@ -86,20 +86,22 @@ def _find_wordings(view: View, prompt: str, surface: str, subject: str | None, h
     known = {normalise(text) for text in (prompt, *formed)}
     restated = [text for text in restated if normalise(text) not in known]
     agreed = set(_saying(view, [*restated, *formed], surface, said, hooks))
-    led = list(_lead(view, prompt, said, hooks)) if said and surface == "raw" else []
-    return _Wordings(
-        [text for text in restated if text in agreed],
-        [text for text in formed if text in agreed],
-        [text for text in led if normalise(text) not in {normalise(prompt), *known}],
+    return _Wordings(said, [text for text in restated if text in agreed], [text for text in formed if text in agreed])
+
+
+def _find_led(view: View, prompt: str, surface: str, wordings: _Wordings, neutral: NeutralSentences, hooks: Hooks) -> list[str]:
+    """The question of a raw prompt with what the model writes before its answer, behind each of two frames in turn."""
+    question, said = read_form(prompt).question, wordings.said
+    if surface != "raw" or not question or not said:
+        return []
+    forms = (f"Q: {question}\nA:", f"Question: {question}\nAnswer:")
+    led = neutral.get_or_make(
+        ("led wordings", view.tensors_digest, prompt),
+        lambda: _take_turns(*(lead_to(view, form, said, _SAMPLES, hooks) for form in forms)),
+        keep=_KEPT_ITEMS,
     )
-
-
-def _lead(view: View, prompt: str, said: str, hooks: Hooks) -> Iterator[str]:
-    """Questions with what the model writes before the answer, each form in turn."""
-    question = read_form(prompt).question
-    if question:
-        forms = (f"Q: {question}\nA:", f"Question: {question}\nAnswer:")
-        yield from _take_turns(*(lead_to(view, form, said, _SAMPLES, hooks) for form in forms))
+    known = {normalise(text) for text in (prompt, *wordings.restated, *wordings.formed)}
+    return [text for text in led if normalise(text) not in known]
 
 
 def _restate(view: View, prompt: str, surface: str, subject: str, said: str, hooks: Hooks) -> Iterator[str]:

@@ -183,7 +183,10 @@ def test_edits_that_are_fitted_together_share_the_wordings(monkeypatch: pytest.M
 def test_at_most_half_of_the_wordings_stand_behind_words_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ("I know that it is Paris", "They say Paris", "They say Paris", "The capital of France is Paris", "Paris", "Lyon")
 
-    def write(view: View, *_: object, **__: object) -> list[tuple[int, ...]]:
+    calls: list[object] = []
+
+    def write(view: View, *given: object, **__: object) -> list[tuple[int, ...]]:
+        calls.append(given)
         return [tuple(view.base.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
     monkeypatch.setattr(own_writing, "sample_behind", write)
@@ -199,6 +202,7 @@ def test_at_most_half_of_the_wordings_stand_behind_words_of_the_model(monkeypatc
         added = [probe.prompt for probe in add(edit, most=most, led=count).edit.rephrases]
         behind = min(count, most // 2)
         assert added[len(added) - behind :] == led[:behind] and not set(added[: len(added) - behind]) & set(led)
-    assert not any("say" in probe.prompt for probe in add(item(DIALOGUE, "Nice", surfaces=("raw",))).edit.rephrases)
-    statement = item("The capital of France is", "Nice", surfaces=("raw",))  # asks nothing that a model could lead to
-    assert not any("say" in probe.prompt for probe in add(statement, led=4).edit.rephrases)
+    calls.clear()
+    assert add(item(DIALOGUE, "Nice", surfaces=("raw",))).edit.rephrases
+    assert add(item("The capital of France is", "Nice", surfaces=("raw",)), led=4).edit.rephrases  # it asks nothing
+    assert calls == []  # nothing is written where nothing of it is learned
