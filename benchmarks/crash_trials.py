@@ -23,7 +23,7 @@ from service.client.shapes import EditInput
 from service.domain.errors import Unavailable
 
 Work = Literal["edits", "rollback", "retrain"]
-SETTLE_S = 120.0
+SETTLE_S = 300.0  # a retrain of all edits of a run, on a busy machine
 DEATH_S = 60.0
 MOST_ANSWERS = 80  # that are compared after every restart
 
