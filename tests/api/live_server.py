@@ -56,10 +56,11 @@ class LiveServer:
 
 def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
     """Settings for a random model: few neutral sentences, acceptance that refuses no version, and fits of the edits alone. What
-    lies beside an edit, or says it in other words, is nothing that a random model knows.
+    lies beside an edit, or says it in other words, is nothing that a random model knows. Retrains have a rate at which it learns.
     """
     alone = {"wordings": 0, "contrast_weight": 0.0}
-    quick = {"baft": {**alone, "window_wordings": 0, "stop_margin": 1.0}, "locft": alone}
+    retrain = {"position": "published", "learning_rate": 0.06, "preserve_questions": 0}
+    quick = {"baft": {**alone, "window_wordings": 0, "stop_margin": 1.0}, "locft": {**alone, **retrain}}
     return Settings(
         model=str(model),
         data_dir=data_dir,

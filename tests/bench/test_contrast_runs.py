@@ -61,7 +61,7 @@ def test_the_published_procedure_gets_the_rate_of_a_narrow_model(bench_model: Be
     anatomy = bench_model.base.anatomy
     [paper] = [case.settings for case in PARTS["pipelines"](100, anatomy) if case.name == "LocFT-BF, preset paper"]
 
-    assert paper.rate_of(anatomy.family, anatomy.depth, anatomy.width) == pytest.approx(5e-4 * 4096 / anatomy.width)
+    assert paper.rate_of(anatomy.family, anatomy.depth, anatomy.width) == pytest.approx(5e-4 * (4096 / anatomy.width) ** 0.5)
     assert (paper.judge, paper.preserve_weight, paper.bucket) == ("loss", 0.0, 0)
 
 

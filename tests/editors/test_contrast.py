@@ -230,7 +230,7 @@ def test_an_editor_that_holds_nothing_has_no_firmer_fit() -> None:
 
 def test_a_retrain_with_contrast_rows_keeps_more_neighbours_and_is_repeatable() -> None:
     def fit(weight: float) -> Overlay:
-        chosen = LocftSettings(**PLAIN, contrast_weight=weight, learning_rate=5e-3, cooldown=0)
+        chosen = LocftSettings(**PLAIN, position="published", contrast_weight=weight, learning_rate=5e-3, cooldown=0)
         new = [item("red is", "Z", subject="red")]
         return fit_locft(taught_base(), new, settings=chosen, neutral=neutral(), seed=1, names=TAUGHT_NAMES).overlay
 

@@ -24,7 +24,15 @@ def fit(
 ) -> FitResult:
     """A retrain of the taught base, with small batches, and a block and a rate that suit it (`late` is the last of its four)."""
     place = {} if {"block", "blocks", "kind"} & changes.keys() else {"position": "published"}
-    small = {**place, "learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, "wordings": 0}
+    small = {
+        **place,
+        "learning_rate": 2e-2,
+        "batch": 4,
+        "preserve_rows": 4,
+        "preserve_pool": 8,
+        "wordings": 0,
+        "preserve_questions": 0,
+    }
     chosen = LocftSettings(**{**small, **changes})
     return fit_locft(
         taught_base(), items, settings=chosen, neutral=neutral(), seed=seed, hooks=hooks, start=start, prompts=prompts

@@ -163,13 +163,15 @@ def test_the_scores_hold_the_number_of_neutral_rows():
 def test_progress_never_goes_back_and_names_each_part_of_the_work():
     shown: list[tuple[float, str]] = []
 
-    fit(EDITS[:2], prompts=("cow is",), hooks=Hooks(progress=lambda *told: shown.append(told)))
+    hooks = Hooks(progress=lambda *told: shown.append(told))
+    fit(EDITS[:2], prompts=("cow is",), hooks=hooks, preserve_questions=2)
 
     shares, stages = [share for share, _ in shown], list(dict.fromkeys(stage for _, stage in shown))
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert stages == [
         "reading",
+        "writing questions",
         "asking the base model what must stay",
         "epochs",
         "cooldown",
@@ -191,7 +193,7 @@ def test_progress_never_goes_back_if_the_cooldown_loses_edits():
     assert shares == sorted(shares)
 
 
-@pytest.mark.parametrize("stage", ["reading", "asking the base model what must stay", "epochs", "cooldown"])
+@pytest.mark.parametrize("stage", ["reading", "writing questions", "asking the base model what must stay", "epochs", "cooldown"])
 def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
     shown: list[str] = []
 
@@ -200,6 +202,7 @@ def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
             EDITS[:2],
             prompts=("cow is",),
             hooks=Hooks(is_cancelled=lambda: stage in shown, progress=lambda _, stage: shown.append(stage)),
+            preserve_questions=2 if stage == "writing questions" else 0,
         )
 
     assert shown[-1] == stage

@@ -187,7 +187,14 @@ def test_a_retrain_is_the_same_whether_its_second_moment_was_kept_or_is_computed
 
     fresh = replace(neutral(), _cache=type(neutral()._cache)())
     settings = LocftSettings(
-        position="published", learning_rate=2e-2, batch=4, preserve_rows=4, preserve_pool=8, wordings=0, precondition=RATIO
+        position="published",
+        learning_rate=2e-2,
+        batch=4,
+        preserve_rows=4,
+        preserve_pool=8,
+        preserve_questions=0,
+        wordings=0,
+        precondition=RATIO,
     )
     computed = fit_module.fit_locft(taught_base(), EDITS[:2], settings=settings, neutral=fresh, seed=1)
 

@@ -26,7 +26,15 @@ NAME = "model.layers.2.mlp.down_proj.weight"
 
 def make_settings(**changes: Any) -> LoraSettings:
     place = {} if "block" in changes else {"position": "published"}
-    small = {"rank": 8, "learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, "epochs": 60}
+    small = {
+        "rank": 8,
+        "learning_rate": 2e-2,
+        "batch": 4,
+        "preserve_rows": 4,
+        "preserve_pool": 8,
+        "epochs": 60,
+        "preserve_questions": 0,
+    }
     return LoraSettings(**{**place, **small, **changes})
 
 
