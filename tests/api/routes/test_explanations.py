@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from service.api import explanations
 from service.client.errata_client import ErrataClient
 from service.lm import decoding
+from service.lm.overlay import View
+from service.lm.prompts import encode_prompt
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.waiting import until
 
@@ -97,16 +99,18 @@ def test_a_pinned_version_is_explained_by_its_own_edits(server: LiveServer, edit
 def test_the_adapter_acted_if_and_only_if_the_explanation_says_so(
     server: LiveServer, edit_ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[bool] = []
-    assign = decoding.Decoding._assign
-    monkeypatch.setattr(
-        decoding.Decoding, "_assign", lambda self, adapters: (seen.append(any(adapters)), assign(self, adapters))[1]
-    )
+    acted: dict[tuple[int, ...], bool] = {}  # by prompt: other work of the server decodes others beside it
+    start = decoding.Decoding.__init__
+
+    def watch(self: decoding.Decoding, view: View, adapters: Any, prompts: Any, outputs: Any = None) -> None:
+        start(self, view, adapters, prompts, outputs)
+        acted.update({tuple(prompt): adapter is not None for prompt, adapter in zip(prompts, self._adapters, strict=True)})
+
+    monkeypatch.setattr(decoding.Decoding, "__init__", watch)
 
     for prompt in ("Kibo", "kibo?", OTHER, "herons", "herons sleep", "the age of things", "Zanzibars"):
-        seen.clear()
         said = server.ask(prompt, explain=True, max_new_tokens=1)["explanation"]["acted"]
-        assert seen[:1] == [said], prompt
+        assert acted[encode_prompt(server.state.base, prompt)] is said, prompt
 
 
 def test_the_log_has_the_number_of_edits_in_scope_and_no_names(server: LiveServer, edit_ids: dict[str, str]) -> None:
