@@ -52,7 +52,8 @@ class Lexicon:
 
     def is_common(self, name: str) -> bool:
         """Whether a name stands in more than COMMON_SHARE of the sentences."""
-        if any(map(self.is_rare, _split(name))) or not _split(name):
+        words = _split(name)
+        if not words or any(map(self.is_rare, words)):
             return False
         named = Scope(names=(name,), unspaced=SINGLE_CHARACTER_WORDS)
         return sum(named.covers(text) for text in self.texts) > COMMON_SHARE * len(self.texts)
@@ -140,9 +141,8 @@ class _Entries:
             weights = self._lexicon.weigh(set(words) - of_names)
             if any(self._lexicon.is_rare(word) for word in weights):
                 for before in sorted(_words_before(words, names)):
-                    self._asked[tuple(names), before, own, *weights.items()] = Asked(
-                        tuple(names), KeyWords(weights, KEY_SHARE), before, own
-                    )
+                    asked = Asked(tuple(names), KeyWords(weights, KEY_SHARE), before, own)
+                    self._asked[asked.names, before, own, *weights.items()] = asked
 
     def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
         """Add the words of a text, without those of the name that must stand beside them."""
@@ -158,7 +158,8 @@ class _Entries:
         """The scope of everything that was added, in one order whatever the order of the edits."""
         in_any_case = {word for name in self._names for word in _split(name)}
         words = in_any_case.union(*(each.weights for each in self._key_words.values()))
-        asked = tuple(each for key in sorted(self._asked) if not self._wherever & set((each := self._asked[key]).names))
+        in_order = (self._asked[key] for key in sorted(self._asked))
+        asked = tuple(each for each in in_order if self._wherever.isdisjoint(each.names))
         return Scope(
             names=tuple(sorted(self._names)),
             key_words=tuple(self._key_words[key] for key in sorted(self._key_words)),

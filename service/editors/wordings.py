@@ -53,9 +53,10 @@ def add_wordings(
         lambda: _find_wordings(view, edit.prompt, surface, subject, hooks),
         keep=_KEPT_ITEMS,
     )
-    led = _find_led(view, edit.prompt, surface, wordings, neutral, hooks)[: counts.most // 2] if counts.led else []
-    chosen = _take_turns(wordings.restated[: counts.restated], wordings.formed)
-    chosen = [*chosen[: counts.most - len(led[: counts.led])], *led[: counts.led]]
+    most_led = min(counts.led, counts.most // 2)
+    led = _find_led(view, edit.prompt, surface, wordings, neutral, hooks)[:most_led] if most_led else []
+    others = _take_turns(wordings.restated[: counts.restated], wordings.formed)
+    chosen = [*others[: counts.most - len(led)], *led]
     return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *(Probe(prompt=text, train=True) for text in chosen))))
 
 
