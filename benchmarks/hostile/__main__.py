@@ -18,7 +18,8 @@ from rich.table import Table
 
 from benchmarks.command import build_parser, parse_options, write
 from benchmarks.hostile.attacks import every_attack
-from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, HealthProbe
+from benchmarks.hostile.health_probe import HealthProbe
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.servers import Zygote
 
 

@@ -1,19 +1,18 @@
 """The tools of an attack: real servers over their own folders, probes of `/health/live`, and memory measurements."""
 
-import http.client
+import json
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from benchmarks.hostile.health_probe import BEAT_S, PATIENCE_S, HealthProbe
 from benchmarks.servers import ServerProcess, Zygote, run_server
 
-BEAT_S = 0.02  # between two requests of a health probe
-PATIENCE_S = 300.0  # longest wait for an answer of a health probe, so that a frozen server shows as a slow answer
 PAGE_BYTES = 4096
 
 
@@ -34,19 +33,6 @@ class Attack:
 
 
 @dataclass
-class HealthProbe:
-    """The answers of `/health/live` during an attack: the seconds of each, and the number of missing or wrong ones."""
-
-    seconds: list[float] = field(default_factory=list)
-    failures: int = 0
-
-    @property
-    def worst_ms(self) -> float:
-        """The slowest answer."""
-        return 1000 * max(self.seconds, default=float("nan"))
-
-
-@dataclass
 class AttackTools:
     """The tools of one attack. The results of its health probes go to the table beside its finding."""
 
@@ -60,40 +46,22 @@ class AttackTools:
 
     @contextmanager
     def probe_health(self, url: str) -> Iterator[HealthProbe]:
-        """Request `/health/live` on new connections, as an orchestrator does, until the block ends."""
-        probe, stop = HealthProbe(), threading.Event()
-        thread = threading.Thread(target=_probe_health, args=(url, probe, stop), daemon=True)
+        """Request `/health/live` on new connections, as an orchestrator does, until the block ends, which fills the result."""
+        probe = HealthProbe()
         self.health_probes.append(probe)
-        thread.start()
-        try:
-            yield probe
-        finally:
-            stop.set()
-            thread.join(PATIENCE_S)
-
-
-def _probe_health(url: str, probe: HealthProbe, stop: threading.Event) -> None:
-    while not stop.is_set():
-        started_at = time.monotonic()
-        probe.failures += read_status(url, "/health/live") != 200
-        probe.seconds.append(time.monotonic() - started_at)
-        stop.wait(BEAT_S)
-
-
-def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
-    """The status of a GET on a new connection; 0 if there was no answer. httpx would create a TLS context for each connection, in
-    tens of milliseconds of processor time.
-    """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
+        with subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.hostile.health_probe", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # the first answer is here: the process has started
+            try:
+                yield probe
+            finally:
+                seen = json.loads(process.communicate(timeout=PATIENCE_S)[0])
+                probe.seconds, probe.failures = seen["seconds"], seen["failures"]
 
 
 def resident_bytes(pid: int) -> int:

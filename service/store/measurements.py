@@ -9,7 +9,7 @@ nearest version that this one came from. A rollback came from the version that i
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -73,7 +73,7 @@ def insert(connection: Connection, version: int, source: Source, figures: Iterab
 
 def read_latest(connection: Connection, version: int) -> Mapping[str, Measurement]:
     """The last figure of each name of this version itself, of either source."""
-    return _last(connection, t.measurements.c.version == version)
+    return _last(connection, version, version)
 
 
 def read_nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
@@ -81,7 +81,7 @@ def read_nearest(connection: Connection, version: int) -> Mapping[str, Measureme
     measured: dict[str, Measurement] = {}
     first = bases.read_first_version_of(connection, version)
     while True:
-        candidates = _last(connection, t.measurements.c.version.between(first, version))
+        candidates = _last(connection, first, version)
         older = {name: figure for name, figure in candidates.items() if name not in measured}
         oldest = min((figure.version for figure in older.values()), default=version)
         rollback = _last_rollback(connection, after=oldest, until=version)
@@ -98,14 +98,9 @@ def read_latest_by(connection: Connection, version: int, name: str, source: Sour
     return None if row is None else _measurement(row)
 
 
-def _last(connection: Connection, where: sa.ColumnElement[bool]) -> dict[str, Measurement]:
-    """The last figure of each name, of the latest version among those that `where` selects."""
-    latest_first = (t.measurements.c.version.desc(), *_newest_first())
-    of_each = [
-        sa.select(t.measurements).where(t.measurements.c.name == name, where).order_by(*latest_first).limit(1).subquery()
-        for name in NAMES
-    ]
-    rows = connection.execute(sa.union_all(*(sa.select(last) for last in of_each))).mappings()
+def _last(connection: Connection, first: int, last: int) -> dict[str, Measurement]:
+    """The last figure of each name, of the latest version from `first` to `last` that has one."""
+    rows = connection.execute(_LAST, {"first": first, "last": last}).mappings()
     return {row["name"]: _measurement(row) for row in rows}
 
 
@@ -123,3 +118,17 @@ def _measurement(row: RowMapping) -> Measurement:
 
 def _newest_first() -> tuple[sa.ColumnElement[object], ...]:
     return t.measurements.c.at.desc(), t.measurements.c.id.desc()
+
+
+def _select_last() -> sa.CompoundSelect[Any]:
+    """The last row of each name among the versions from `:first` to `:last`, by one search of the index for each name."""
+    between = t.measurements.c.version.between(sa.bindparam("first"), sa.bindparam("last"))
+    latest_first = (t.measurements.c.version.desc(), *_newest_first())
+    of_each = [
+        sa.select(t.measurements).where(t.measurements.c.name == name, between).order_by(*latest_first).limit(1).subquery()
+        for name in NAMES
+    ]
+    return sa.union_all(*(sa.select(last) for last in of_each))
+
+
+_LAST = _select_last()  # built once: to build it takes longer than to run it, and every answer about a deferred edit runs it

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from benchmarks.hostile.clients import start_raw
-from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, read_status
+from benchmarks.hostile.health_probe import read_status
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 
 WAITING = 1_100
 CONNECTIONS = 2_000
