@@ -71,6 +71,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "edit_cost",
         "length_checks",
         "edited_subjects",
+        "edit_texts",
     },
     {
         "store_identity",
@@ -82,6 +83,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
     {
         "head_snapshot",
         "fit_inputs",
+        "kept_edits",
         "job_hooks",
         "fenced",
         "job_claims",

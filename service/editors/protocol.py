@@ -11,6 +11,7 @@ from service.editors.neutral import NeutralSentences
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
+from service.lm.scope import Scope
 
 Element = TypeVar("Element")
 
@@ -124,8 +125,8 @@ class EditorContext:
 class IncrementalEditor(Protocol):
     """Makes edits live at once, one fit after another on the same overlay.
 
-    Both methods raise FitCancelled if `hooks` say so, and keep nothing then. `firmest` is the largest firmness of a fit: 0 for an
-    editor that cannot hold the rest of the model more firmly than it does.
+    `fit` and `prepare` raise FitCancelled if `hooks` say so, and keep nothing then. `firmest` is the largest firmness of a fit: 0
+    for an editor that cannot hold the rest of the model more firmly than it does.
     """
 
     @property
@@ -146,6 +147,11 @@ class IncrementalEditor(Protocol):
 
         The same arguments give the same bytes on one machine. Raises FitFailed on numbers that are not finite, Refused for text
         that does not fit the model.
+        """
+
+    def scope_of(self, items: Sequence[FitItem]) -> Scope | None:
+        """The prompts on which an overlay that carries `items` may answer otherwise than its tensors, but for those that only the
+        rows of a fit add. None: every prompt.
         """
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:

@@ -27,6 +27,7 @@ from service.lifecycle.fit_loop import FitRound, fit_until_final
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
 from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out, sentences_of
 from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.kept_edits import kept_items
 from service.lifecycle.lease import Lease
 from service.lifecycle.locality import measure_locality
 from service.lifecycle.publish import Candidate, publish
@@ -82,7 +83,7 @@ class ApplyPolicy:
         self._firmness = 0
         self._refused: _Refused | None = None
         self._overruled_fit: FitResult | None = None
-        self._firmest = context.editors_by_part.of(job.neutral_sentences).incremental.firmest
+        self._editor = context.editors_by_part.of(job.neutral_sentences).incremental
 
     def next_round(self) -> FitRound | None:
         """The edits that are neither deferred nor queued again, as the live set takes them."""
@@ -92,11 +93,12 @@ class ApplyPolicy:
         if not self.entrants:
             return None
         known = read_fit_edits(self._context, self.live_set)
-        window = [item for item in self.live_set.window if item not in self.entrants]
-        replay = items_of([*window, *self.live_set.consolidated_sample], known)
+        new = items_of(self.entrants, known)
+        window = items_of([item for item in self.live_set.window if item not in self.entrants], known)
+        kept = kept_items(self._context, self._editor, self.live_set, [*new, *window], known)
         assert self._job.seed is not None
         overlay = load_head_overlay(self._context, self._head.version)
-        return FitRound(overlay, items_of(self.entrants, known), replay, self._job.seed, self._firmness)
+        return FitRound(overlay, new, [*window, *kept], self._job.seed, self._firmness)
 
     def take(self, fitted: FitResult, *, is_last: bool) -> FitResult | None:
         """A fit that lost nothing and is accepted, or is the last one and lost new edits only. Or one that is overruled."""
@@ -166,7 +168,7 @@ class ApplyPolicy:
             self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
             return
         self._refused = _Refused(fitted, refusal, self.scores)
-        if refusal.is_about_locality and self._firmness < min(self._firmest, self._context.settings.firmer):
+        if refusal.is_about_locality and self._firmness < min(self._editor.firmest, self._context.settings.firmer):
             self._firmness += 1
         else:
             self.settle_refused()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.edit_texts import EditTexts
 from service.lifecycle.edited_subjects import EditedSubjects
 from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.head_follower import HeadFollower
@@ -93,6 +94,7 @@ class EditingContext(LifecycleContext):
 
     editors_by_part: EditorsByPart
     edited_subjects: EditedSubjects = field(default_factory=EditedSubjects)
+    edit_texts: EditTexts = field(default_factory=EditTexts)
 
     @property
     def editors(self) -> Editors:

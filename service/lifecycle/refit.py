@@ -122,7 +122,8 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     desired = liveset.refit(head.live_set, {*retractions, *lost_ids}, restored)
     known = read_fit_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # possible tombstones
     tensors = Overlay(load_head_overlay(context, head.version).tensors, None)
-    policy = WindowPolicy(context, tensors, desired, known, LOST, failures=job.failures)
+    editor = context.editors_by_part.of(job.neutral_sentences).incremental
+    policy = WindowPolicy(context, editor, tensors, desired, known, LOST, failures=job.failures)
     with context.edit_fits_idle.busy():
         fitted = fit_until_final(context, job, policy, job_hooks)
     live_set = policy.live_set

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from service.domain import liveset
 from service.domain.edit import Edit
 from service.domain.liveset import LiveSet
-from service.editors.protocol import FitResult
+from service.editors.protocol import FitResult, IncrementalEditor
 from service.lifecycle.context import EditingContext
 from service.lifecycle.fit_inputs import items_of, seed_of
 from service.lifecycle.fit_loop import FitRound
+from service.lifecycle.kept_edits import kept_items
 from service.lm.overlay import Overlay
 
 
@@ -23,6 +24,7 @@ class WindowPolicy:
     """
 
     context: EditingContext
+    editor: IncrementalEditor
     tensors: Overlay
     live_set: LiveSet
     known: Mapping[str, Edit]
@@ -41,8 +43,8 @@ class WindowPolicy:
         if not self.live_set.window:
             return None
         items = items_of(self.live_set.window, self.known)
-        replay = items_of(self.live_set.consolidated_sample, self.known)
-        return FitRound(self.tensors, items, replay, seed_of([item.edit for item in items], self.failures))
+        kept = kept_items(self.context, self.editor, self.live_set, items, self.known)
+        return FitRound(self.tensors, items, kept, seed_of([item.edit for item in items], self.failures))
 
     def take(self, fitted: FitResult, *, is_last: bool) -> FitResult | None:
         """A fit for which no live edit of the window has to be left out any more."""

@@ -143,6 +143,14 @@ class Scope:
         """The names and the key words by which a prompt is in scope, each once."""
         return self._index.find(split_words(text.removeprefix(self.header).removesuffix(self.footer), self.unspaced))
 
+    def find_meant(self, written: str) -> set[str]:
+        """The words of the scope that a word of a text may be: itself, or those that it is a slip of or derived from."""
+        return self._index.find_meant(written)
+
+    def find_needed(self) -> Sequence[Sequence[tuple[str, ...]]]:
+        """What a text in scope must hold, for each name and each set of key words: of every tuple of words one."""
+        return self._index.find_needed()
+
     def to_json(self) -> str:
         """The scope as JSON. The same scope gives the same text."""
         content: dict[str, Any] = {
@@ -337,12 +345,13 @@ class _Index:
             for name in asked.names:
                 self._asked_by_name.setdefault(name, []).append(asked)
         self._in_any_case, self._in_own_case = _NameTree(), _NameTree()
+        self._needed: list[list[tuple[str, ...]]] = [[tuple(_rarest(each))] for each in scope.key_words]
         for name in {*scope.names, *(each.name for each in scope.key_words if each.name is not None)}:
-            words = split_words(name, scope.unspaced)
-            if is_short(name):
-                self._in_own_case.add(name, words.written)
-            else:
-                self._in_any_case.add(name, words.folded)
+            split = split_words(name, scope.unspaced)
+            tree, words = (self._in_own_case, split.written) if is_short(name) else (self._in_any_case, split.folded)
+            tree.add(name, words)
+            if words and name in self._sure:
+                self._needed.append([(word,) for word in words[:NAME_WORDS]])
         self._words = self._in_any_case.words | {word for each in scope.key_words for word in each.weights}
         self._slips, self._no_slips = SlipIndex(self._words), frozenset(scope.no_slips)
         self._stems, self._rivals = StemIndex(self._in_any_case.words), StemIndex(scope.rivals)
@@ -364,6 +373,13 @@ class _Index:
         for each in candidates.values():
             if (each.name is None or each.name in found) and each.are_in(present):
                 yield each
+
+    def find_meant(self, written: str) -> set[str]:
+        own = {written} & self._in_own_case.words
+        return own.union(self._meant_by(written.casefold(), written[:1].isupper()))
+
+    def find_needed(self) -> Sequence[Sequence[tuple[str, ...]]]:
+        return self._needed
 
     def _find_passed(self, words: TextWords, last: Mapping[str, int]) -> set[str]:
         """The names, each with the place of its last word, behind which the same is asked about something else."""

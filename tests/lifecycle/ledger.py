@@ -19,6 +19,7 @@ from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks, Start
 from service.lifecycle.editors import Editors, MonitorProbes
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
+from service.lm.scope import Scope
 
 Answers = dict[str, str]  # conflict key → answer
 TrainedEdits = frozenset[tuple[str, str]]  # conflict keys and targets of edits, without tombstones
@@ -35,6 +36,7 @@ class IncrementalFits:
 
     function: Callable[..., FitResult]
     firmest: int = 0
+    scope: Callable[[Sequence[FitItem]], Scope | None] = lambda items: None
 
     def fit(
         self,
@@ -47,6 +49,9 @@ class IncrementalFits:
         firmness: int = 0,
     ) -> FitResult:
         return self.function(parent, new, window, seed, hooks, firmness)
+
+    def scope_of(self, items: Sequence[FitItem]) -> Scope | None:
+        return self.scope(items)
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
         pass
@@ -82,6 +87,7 @@ class Ledger:
     firmest: int = 0
     held: float = 1.0  # what is left of the harm of a fit with each step of firmness
     firmness: int = 0  # of the fit that runs
+    scope: Callable[[Sequence[FitItem]], Scope | None] = lambda items: None  # of an overlay that carries these items
     during_fit: Callable[[str], None] = lambda method: None
     after_fit: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
@@ -94,7 +100,7 @@ class Ledger:
 
     def editors(self) -> Editors:
         return Editors(
-            incremental=IncrementalFits(self.baft, self.firmest),
+            incremental=IncrementalFits(self.baft, self.firmest, self.scope),
             consolidating={
                 name: ConsolidatingFits(self.locft, partial(self.retrain_methods.append, name)) for name in ("locft", "lora")
             },

@@ -11,6 +11,7 @@ from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
 from service.editors.contrast import ContrastPrompts, contrast_rows
 from service.editors.contrast_counts import NO_CONTRAST
+from service.editors.edit_scope import make_scope
 from service.editors.examples import ItemRow, add_prefix, item_rows, locality_rows, make_mention_test, served_row
 from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
@@ -18,6 +19,8 @@ from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
+from service.lm.scope import Scope
+from service.lm.scoped_rows import read_prompt
 
 _CONTRASTED = 8  # new items, and items of the window, with contrast rows in a fit
 _NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
@@ -32,9 +35,12 @@ class BaftDataset:
     The fit preserves `pool_candidates` of `pool`, the `pool_near` ones more often, and all `locality` rows (trained locality
     probes). `contrast` holds contrast rows: `contrast_new` of new items, then some of the window. `unrelated` is the input of the
     margin term.
+
+    `scope` is that of the adapter over these items: every row of new items and of the window is in it. None: every prompt.
     """
 
     rows: Sequence[ItemRow]
+    scope: Scope | None
     new_end: int
     window_end: int
     passes: ForwardPasses
@@ -67,10 +73,13 @@ def build_dataset(
     new_rows = [row for row in rows if row.item < new]
     new_rows += _rows_with_prefixes(base, new_rows, settings.prefixes, neutral, generator)
     window = [row for row in rows if row.item >= new and not items[row.item].is_consolidated]
-    consolidated = _sample_rows([row for row in rows if row.is_literal and items[row.item].is_consolidated], settings)
+    in_fit = [item for item in items if not item.is_consolidated]
+    has_scope = settings.scope == "auto"
+    scope = make_scope(base, in_fit, [*new_rows, *window], names=names, neutral=neutral) if has_scope else None
+    kept = [row for row in rows if row.is_literal and items[row.item].is_consolidated]
+    consolidated = _choose_kept(base, kept, scope, settings.consolidated_pool)
     passes = runner.make_passes_with([row.row for row in (*new_rows, *window)], [row.row for row in consolidated], neutral)
     states = passes.prompt_states()
-    in_fit = [item for item in items if not item.is_consolidated]
     pool = prepare_pool(runner, neutral, settings) if settings.preserve_weight > 0 else None
     candidates = pool.select_candidates(make_mention_test(in_fit)) if pool else []
     probes = locality_rows(base, runner.view, items) if pool and settings.learn_probes else []
@@ -81,6 +90,7 @@ def build_dataset(
     near = nearest_rows(states[window_end:], states[:new_end], _NEAR_CONSOLIDATED)
     return BaftDataset(
         rows=[*new_rows, *window, *consolidated],
+        scope=scope,
         new_end=new_end,
         window_end=window_end,
         passes=passes,
@@ -98,12 +108,14 @@ def build_dataset(
     )
 
 
-def _sample_rows(rows: Sequence[ItemRow], settings: BaftSettings) -> list[ItemRow]:
-    """All rows, or `consolidated_pool` of them. The same rows give the same sample."""
-    if len(rows) <= settings.consolidated_pool:
+def _choose_kept(base: Base, rows: Sequence[ItemRow], scope: Scope | None, most: int) -> list[ItemRow]:
+    """All rows, or `most` of them: those in scope first, for the adapter moves no other. The same rows give the same choice."""
+    if len(rows) <= most:
         return list(rows)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: settings.consolidated_pool].tolist()
-    return [rows[index] for index in sorted(order)]
+    is_inside = [scope is None or scope.covers(read_prompt(base, row.row.prompt_ids)) for row in rows]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen = sorted(order, key=lambda index: not is_inside[index])[:most]
+    return [rows[index] for index in sorted(chosen)]
 
 
 def _contrast_rows(

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.warm_up import warm_up
+from service.editors.edit_scope import make_scope
 from service.editors.protocol import EditorContext, FitItem, FitResult, Hooks
 from service.lm.overlay import Overlay
+from service.lm.scope import Scope
 
 _FIRMEST = 2  # nine times the weight of what must stay; how often a third fit helps is not measured
 
@@ -45,6 +47,12 @@ class BaftEditor:
             names=self._context.names,
             hooks=hooks,
         )
+
+    def scope_of(self, items: Sequence[FitItem]) -> Scope | None:
+        """See IncrementalEditor."""
+        if self._settings.scope != "auto":
+            return None
+        return make_scope(self._context.base, items, (), names=self._context.names, neutral=self._context.neutral)
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
         """See IncrementalEditor."""

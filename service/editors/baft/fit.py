@@ -20,7 +20,6 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
-from service.editors.edit_scope import make_scope
 from service.editors.known_names import NO_NAMES, KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
@@ -30,8 +29,7 @@ from service.lm.chat import template_tail
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import Overlay, View
-from service.lm.scope import Scope
-from service.lm.scoring import row_losses
+from service.lm.scoring import greedy_matches, row_losses
 
 _WORDINGS_TOGETHER = 32  # of all new edits of a fit: each one is asked of the model, and learned in every pass
 
@@ -84,8 +82,9 @@ def fit_baft(
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
     unanswered = fit.find_lost(adapter.interventions, dataset.new_end)
     interventions, attempts, lost = fit.run(generator)
-    scope = fit.make_scope(names, neutral) if settings.scope == "auto" else None
-    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), last, scope))
+    fitted = Adapter(interventions, fit.balance(interventions), last, dataset.scope)
+    lost = fit.confirm_lost(lost, fitted)
+    overlay = Overlay(parent.tensors, fitted)
     costs = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(interventions, attempts, lost, unanswered, costs)
     scores = {"retention": 1.0 - len(lost) / max(len(items), 1)}
@@ -161,11 +160,15 @@ class _Fit:
         horizon = self.settings.balance_horizon
         return {block: commit_balance(past.get(block), means, horizon=horizon) for block, means in current.items()}
 
-    def make_scope(self, names: KnownNames, neutral: NeutralSentences) -> Scope | None:
-        """The scope of the items that the adapter carries: those that the tensors do not answer."""
-        carried = [item for item in self.items if not item.is_consolidated]
-        rows = self.dataset.rows[: self.dataset.window_end]
-        return make_scope(self.view.base, carried, rows, names=names, neutral=neutral)
+    def confirm_lost(self, lost: set[int], adapter: Adapter) -> set[int]:
+        """The lost items without consolidated ones that the version answers, since the adapter does not act on their prompts. The
+        fit itself acts everywhere.
+        """
+        doubtful = {index for index in lost if self.items[index].is_consolidated and adapter.scope is not None}
+        asked = [row for row in self.dataset.rows if row.item in doubtful]
+        matches = greedy_matches(self.view, [row.row for row in asked], adapter) if asked else []
+        unanswered = {row.item for row, is_match in zip(asked, matches, strict=True) if not is_match}
+        return (lost - doubtful) | unanswered
 
     def reports(
         self,

@@ -157,7 +157,8 @@ def _fit_window(
 
     keys = {item.key for item in live_set.window}  # what is not live may become a tombstone in a later round
     known = read_fit_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
-    policy = WindowPolicy(context, tensors, live_set, known, LOST, additions=added_ids, addition_reason=LOSES_LIVE_EDITS)
+    editor = context.editors_by_part.of(job.neutral_sentences).incremental
+    policy = WindowPolicy(context, editor, tensors, live_set, known, LOST, additions=added_ids, addition_reason=LOSES_LIVE_EDITS)
     hooks = replace(job_hooks, is_stale=is_head_moved, yields_to_edits=False)
     with context.edit_fits_idle.busy():
         try:
