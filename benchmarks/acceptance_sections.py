@@ -1,8 +1,9 @@
 """Sections of `docs/benchmarks.md` on acceptance: the noise floors of its measures, and its agreement with harm."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.harm_sheet import count_by_hand, read_labels
 from benchmarks.markdown import Result, format_number, table
 
 
@@ -21,7 +22,7 @@ def trials(results: Mapping[str, Result]) -> Iterator[str]:
     yield "harmful candidate and an accepted harmless one agree."
     yield ""
     head = (
-        "model",
+        "model, half",
         "candidates",
         "",
         "harmful",
@@ -33,6 +34,7 @@ def trials(results: Mapping[str, Result]) -> Iterator[str]:
         "refused",
     )
     yield from table(head, [row for result in results.values() for row in _rows(result["figures"])])
+    yield from _by_hand([result["figures"] for result in results.values()])
 
 
 def _floors(figures: Mapping[str, Any]) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for kind, counts in {"all": figures["all"], **figures["kinds"]}.items():
         now, before = counts["now"], counts["before"]
         yield (
-            figures["model"],
+            _model_and_half(figures),
             kind,
             str(counts["candidates"]),
             str(counts["harmful"]),
@@ -56,3 +58,37 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 for name in rule
             ),
         )
+
+
+def _by_hand(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How three judges agree with a reader, on the trials of which every candidate was read."""
+    counted = [(each, count_by_hand(each["rows"], read_labels(each["model"]))) for each in trials]
+    read = [(each, counts) for each, counts in counted if counts is not None]
+    if not read:
+        return
+    yield ""
+    yield "The same candidates labelled by hand: a reader saw the edits, every answer that changed, and by how much prose moved"
+    yield "(`python -m benchmarks.harm_sheet`), not what acceptance or the rule above say."
+    yield ""
+    head = ("model, half", "candidates", "harmful by hand", "judge", "agreement", "harm accepted", "harmless refused")
+    judges = {"now": "acceptance", "before": "the earlier rule", "rule": "the rule above"}
+    yield from table(
+        head,
+        [
+            (
+                _model_and_half(each),
+                str(counts["candidates"]),
+                str(counts["harmful"]),
+                label,
+                format_number(counts[judge]["agreement"]),
+                str(counts[judge]["harm accepted"]),
+                str(counts[judge]["harmless refused"]),
+            )
+            for each, counts in read
+            for judge, label in judges.items()
+        ],
+    )
+
+
+def _model_and_half(figures: Mapping[str, Any]) -> str:
+    return f"{figures['model']}, {figures.get('half', 'development')}"

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from benchmarks.command import build_parser, parse_options, write
+from benchmarks.harm_sheet import RememberingContender, read_changes
 from service.bench.bench_model import load_neutral, to_item
 from service.bench.ground.asking import BaseAnswers
-from service.bench.ground.contenders import PromptContender, VersionContender
+from service.bench.ground.contenders import Contender, PromptContender
 from service.bench.ground.records import Ground, GroundEdit, read_ground
 from service.bench.ground.scores import score_edits, score_prose, summarise
 from service.domain.acceptance import AcceptanceLimits, Decision, judge_scores
@@ -61,6 +62,7 @@ class Trial:
     meter: LocalityMeter
     ground: Ground
     canary: Sequence[Row]
+    untouched: PromptContender  # the base model's answers
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new view."""
@@ -91,16 +93,19 @@ def main() -> None:
     parser = build_parser(__doc__, edits=8)
     parser.add_argument("--ground", type=Path, required=True, help="file of the model's ground")
     parser.add_argument("--surface", default="qa")
+    parser.add_argument("--half", choices=("development", "test"), default="development")
     parser.add_argument("--dtype", default="auto")
     arguments = parse_options(parser)
     trial = open_trial(arguments.model, arguments.ground, arguments.dtype)
-    edits = trial.ground.select(arguments.surface, "development", 100)
+    edits = trial.ground.select(arguments.surface, arguments.half, 100)
     rows: list[dict[str, Any]] = []
     for candidate in make_candidates(trial, edits, arguments.edits):
         rows.append(judge(trial, candidate))
         print(json.dumps(rows[-1]), flush=True)
-        name = f"acceptance_trials_{trial.ground.short_name}"
-        write(arguments.results, name, {**_calibration(trial), **summary(rows), "rows": rows}, is_quiet=True)
+        name = f"acceptance_trials_{trial.ground.short_name}" + ("_test" if arguments.half == "test" else "")
+        write(
+            arguments.results, name, {"half": arguments.half, **_calibration(trial), **summary(rows), "rows": rows}, is_quiet=True
+        )
 
 
 def open_trial(model: str, ground_file: Path, dtype: str) -> Trial:
@@ -112,7 +117,8 @@ def open_trial(model: str, ground_file: Path, dtype: str) -> Trial:
     )
     meter.set_sentences(neutral.held_out)
     meter.calibrate(ground_file.parent / "locality", Hooks())
-    return Trial(base, view, neutral, meter, read_ground(ground_file), make_canary(view, neutral))
+    untouched = PromptContender(BaseAnswers(view), states=False)
+    return Trial(base, view, neutral, meter, read_ground(ground_file), make_canary(view, neutral), untouched)
 
 
 def _calibration(trial: Trial) -> dict[str, Any]:
@@ -172,11 +178,13 @@ def judge(trial: Trial, candidate: HarmCandidate) -> dict[str, Any]:
     )
     decision = judge_scores({"locality": scores}, {}, edits=len(candidate.edits), limits=AcceptanceLimits())
     canary = _canary_share(trial, candidate.overlay)
-    kept = _ground_kept(trial, candidate)
+    contender = RememberingContender(trial.view_of(candidate.overlay), candidate.overlay.adapter)
+    kept = _ground_kept(trial, candidate, contender)
     return {
         "kind": candidate.kind,
         "edits": len(candidate.edits),
         "kept": kept,
+        "changes": read_changes(contender, trial.untouched, candidate.edits),
         "harmful": is_harmful(kept),
         "measured": {**{name: group["kept"] for name, group in scores.items()}, "divergence": scores["prose"]["divergence"]},
         "refused": not decision.is_accepted,
@@ -222,10 +230,8 @@ def _canary_share(trial: Trial, overlay: Overlay) -> float:
     return sum(matches) / len(matches)
 
 
-def _ground_kept(trial: Trial, candidate: HarmCandidate) -> dict[str, float | None]:
-    contender = VersionContender(trial.view_of(candidate.overlay), candidate.overlay.adapter)
-    base = PromptContender(BaseAnswers(trial.view), states=False)
-    probes = score_edits(contender, base, candidate.edits, candidate.edits)
+def _ground_kept(trial: Trial, candidate: HarmCandidate, contender: Contender) -> dict[str, float | None]:
+    probes = score_edits(contender, trial.untouched, candidate.edits, candidate.edits)
     prose = score_prose(contender, trial.view, trial.ground.prose[:8], candidate.edits, id="all")
     figures = summarise(probes, prose)
     shares = {name: figures["unchanged"][name]["score"] for name in ("near", "same subject", "far")}
