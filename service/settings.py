@@ -289,6 +289,12 @@ class SettingsWithoutMethods(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of a listener for health checks alone, which no flood of clients delays; empty: none",
+    )
     allow_public_bind: bool = Field(False, description="listen on more than this machine, although there are no keys yet")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -394,6 +400,12 @@ class SettingsWithoutMethods(BaseSettings):
                 " or [fd00::5]: no scheme, no path, no pattern; or * for any"
             )
         return bracketed
+
+    @model_validator(mode="after")
+    def _check_health_port(self) -> Self:
+        if self.health_port and self.health_port == self.port:
+            raise ValueError("health_port must be another port than port; leave it empty for none")
+        return self
 
     @model_validator(mode="after")
     def _check_public_bind(self) -> Self:

@@ -70,17 +70,17 @@ def _run_attack(zygote: Zygote, attack: Attack) -> dict[str, Any]:
         "seconds": time.monotonic() - started_at,
         "at": moment,
     }
-    return row | _summarise_health(tools.health_probes)
+    return row | _summarise_health("live", tools.health_probes) | _summarise_health("listener", tools.listener_probes)
 
 
-def _summarise_health(probes: list[HealthProbe]) -> dict[str, Any]:
+def _summarise_health(name: str, probes: list[HealthProbe]) -> dict[str, Any]:
     seconds = sorted(value for probe in probes for value in probe.seconds)
     if not seconds:
         return {}
     return {
-        "live_p50_ms": 1000 * seconds[len(seconds) // 2],
-        "live_worst_ms": 1000 * seconds[-1],
-        "live_failures": sum(probe.failures for probe in probes),
+        f"{name}_p50_ms": 1000 * seconds[len(seconds) // 2],
+        f"{name}_worst_ms": 1000 * seconds[-1],
+        f"{name}_failures": sum(probe.failures for probe in probes),
     }
 
 
@@ -89,10 +89,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table.add_column("attack")
     table.add_column("held")
     table.add_column("/health/live, worst", justify="right", no_wrap=True)
+    table.add_column("on its own port", justify="right", no_wrap=True)
     table.add_column("seen", overflow="fold")
     for row in rows:
-        worst = f"{row['live_worst_ms']:.0f} ms" if "live_worst_ms" in row else "-"
-        table.add_row(row["attack"], "yes" if row["held"] else "[red]NO[/red]", worst, row["seen"])
+        worst = [f"{row[key]:.0f} ms" if key in row else "-" for key in ("live_worst_ms", "listener_worst_ms")]
+        table.add_row(row["attack"], "yes" if row["held"] else "[red]NO[/red]", *worst, row["seen"])
     Console(highlight=False).print(table)
 
 

@@ -18,7 +18,8 @@ from service.api.http_protocol import DeadlineProtocol
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.runtime.file_descriptors import BACKLOG, limit_connections
-from service.runtime.sockets import port_in_use
+from service.runtime.health_listener import OPTION, HealthListener
+from service.runtime.sockets import bind_port, port_in_use
 from service.runtime.supervisor import Supervisor
 from service.settings import ANY_HOST, Settings
 
@@ -37,9 +38,23 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
     settings = limit_connections(settings)
-    with closing(supervisor or Supervisor()) as notifier, open_server(settings) as server:
+    with (
+        closing(supervisor or Supervisor()) as notifier,
+        _bind_health_port(settings) as health_sockets,
+        open_server(settings) as server,
+    ):
         _freeze_garbage_collection()
-        UvicornServer(uvicorn_config(create_app(settings, server), settings), notifier).run(sockets)
+        UvicornServer(uvicorn_config(create_app(settings, server), settings), notifier, health_sockets).run(sockets)
+
+
+@contextmanager
+def _bind_health_port(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The sockets of the listener for health checks; none without one."""
+    if settings.health_port is None:
+        yield []
+    else:
+        with bind_port(settings.host, settings.health_port, OPTION) as sockets:
+            yield sockets
 
 
 def _freeze_garbage_collection() -> None:
@@ -73,12 +88,17 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 class UvicornServer(uvicorn.Server):
     """uvicorn's server with a banner when the port is open, and exit code 0 after SIGTERM or SIGINT.
 
-    The event loop itself reports to the supervisor that it is alive: a blocked loop reports nothing.
+    The event loop itself reports to the supervisor, and to the listener on `health_sockets`, that it is alive: a blocked loop
+    reports nothing.
     """
 
-    def __init__(self, config: uvicorn.Config, supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, supervisor: Supervisor | None = None, health_sockets: list[socket.socket] | None = None
+    ) -> None:
         super().__init__(config)
         self._supervisor = supervisor or Supervisor()
+        self._health_sockets = health_sockets or []
+        self._health: HealthListener | None = None
 
     async def startup(self, sockets: Any = None) -> None:
         try:
@@ -92,17 +112,28 @@ class UvicornServer(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             current = self.config.app.state.server.lifecycle.follower.current  # type: ignore[union-attr]
             log.info("ready", host=host, port=port, version=current.version, epoch=current.epoch)
+            if self._health_sockets:
+                self._health = HealthListener(self._health_sockets, self.config.app.state.server.checks)  # type: ignore[union-attr]
+                self._health.start()
             for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
                 typer.echo(line)
             self._supervisor.report_ready()
 
     async def on_tick(self, counter: int) -> bool:
         self._supervisor.report_alive()
+        if self._health is not None:
+            self._health.beat()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
+        """Requests in flight end first, and health checks are answered meanwhile."""
         self._supervisor.report_stopping()
+        if self._health is None:
+            await super().shutdown(sockets)
+            return
+        self._health.drain()
         await super().shutdown(sockets)
+        self._health.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app

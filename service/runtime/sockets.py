@@ -12,21 +12,27 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have addresse
 
 
 @contextmanager
-def bind_port(host: str, port: int) -> Iterator[list[socket.socket]]:
+def bind_port(host: str, port: int, option: str = "--port") -> Iterator[list[socket.socket]]:
     """A socket bound to each address of `host`, closed at the end. Connections are refused until the server listens.
 
-    Raises Conflict if the port is in use, Refused if the address is not of this machine or the port needs more rights.
+    Raises Conflict if the port is in use, Refused if the address is not of this machine or the port needs more rights. The errors
+    name the `option` that the port was given with.
     """
     with ExitStack() as stack:
-        yield _bind_addresses(host, port, stack)
+        yield _bind_addresses(host, port, option, stack)
 
 
-def port_in_use(host: str, port: int) -> Conflict:
+def port_in_use(host: str, port: int, option: str = "--port") -> Conflict:
     """The error for a port on which another process listens."""
-    return Conflict(f"port {port} of {host} is in use: stop what listens there, or give another one with --port", field="port")
+    text = f"port {port} of {host} is in use: stop what listens there, or give another one with {option}"
+    return Conflict(text, field=_field_of(option))
 
 
-def _bind_addresses(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
+def _field_of(option: str) -> str:
+    return option.removeprefix("--").removeprefix("ERRATA_").lower()
+
+
+def _bind_addresses(host: str, port: int, option: str, stack: ExitStack) -> list[socket.socket]:
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -40,10 +46,10 @@ def _bind_addresses(host: str, port: int, stack: ExitStack) -> list[socket.socke
             sockets.append(_bind(stack.enter_context(socket.socket(family, kind, protocol)), address))
         except OSError as fault:
             if fault.errno not in NOT_HERE:
-                raise _error_of(fault, host, port) from None
+                raise _error_of(fault, host, port, option) from None
             faults.append(fault)
     if not sockets:
-        raise _error_of(faults[0], host, port)
+        raise _error_of(faults[0], host, port, option)
     return sockets
 
 
@@ -55,11 +61,12 @@ def _bind(unbound: socket.socket, address: tuple[object, ...]) -> socket.socket:
     return unbound
 
 
-def _error_of(fault: OSError, host: str, port: int) -> Exception:
+def _error_of(fault: OSError, host: str, port: int, option: str) -> Exception:
     if fault.errno == errno.EADDRINUSE:
-        return port_in_use(host, port)
+        return port_in_use(host, port, option)
     if fault.errno in NOT_HERE:
         return Refused("host is not an address of this machine; give another one with --host", field="host")
     if fault.errno == errno.EACCES:
-        return Refused(f"port {port} needs more rights than this process has; give one over 1023 with --port", field="port")
+        text = f"port {port} needs more rights than this process has; give one over 1023 with {option}"
+        return Refused(text, field=_field_of(option))
     return Unavailable(f"port {port} of {host} cannot be listened on: {os.strerror(fault.errno or 0)}")

@@ -148,8 +148,9 @@ def test_the_difference_of_tensors_is_reported_beside_their_change() -> None:
 
 def test_an_attack_with_a_failure_or_a_slow_health_check_is_marked(tmp_path: Path) -> None:
     pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0, "at": "2026-11-29 00:01"}
+    own = {"listener_p50_ms": 2.0, "listener_worst_ms": 150.4, "listener_failures": 0}
     attacks = [
-        {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | pulse,
+        {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | own | pulse,
         {"attack": "a storm", "held": False, "seen": "it fell", "live_worst_ms": 431.0} | pulse,
         {"attack": "a thief", "held": True, "seen": "refused", "seconds": 1.0},
     ]
@@ -157,9 +158,9 @@ def test_an_attack_with_a_failure_or_a_slow_health_check_is_marked(tmp_path: Pat
 
     document = render(tmp_path)
 
-    assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms | 2026-11-29 00:01 |" in document
-    assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | ≤ 100 ms |" in document
-    assert "| a thief | yes | refused | – | – |  |  |" in document
+    assert "| a flood | yes | nothing | 3 ms | 40 ms | 2 ms | **150 ms** (short) | ≤ 100 ms | 2026-11-29 00:01 |" in document
+    assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | – | – | ≤ 100 ms |" in document
+    assert "| a thief | yes | refused | – | – | – | – | ≤ 100 ms |  |" in document
 
 
 def continual_mark(fits: int, reliability: float, *, running: float | None = 0.0004) -> dict[str, Any]:

@@ -57,6 +57,18 @@ def test_the_pod_gets_no_service_variables_that_the_server_would_refuse() -> Non
     assert pod()["enableServiceLinks"] is False
 
 
+def test_the_probes_ask_the_port_for_health_checks_which_no_client_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    (server,) = pod()["containers"]
+    variables = {entry["name"]: entry["value"] for entry in server["env"] if "value" in entry}
+    port = settings_under(variables, monkeypatch).health_port
+    probes = [server[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+
+    assert port is not None and {probe["port"] for probe in probes} == {port}
+    assert [probe["path"] for probe in probes] == ["/health/startup", "/health/ready", "/health/live"]
+    assert port in {each["containerPort"] for each in server["ports"]}
+    assert port not in {each["targetPort"] for each in kubernetes()["Service"]["spec"]["ports"]}
+
+
 def test_a_frozen_server_is_restarted_in_every_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     (server,) = pod()["containers"]
     unit = configparser.ConfigParser(strict=False, interpolation=None)

@@ -1,5 +1,7 @@
 """`/health/*`: health checks of the process and the server. `/model`: the served model."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Response
 
 from service.api.schemas.versions import HealthOut, ModelOut
@@ -38,12 +40,16 @@ async def ready(server: State, response: Response) -> HealthOut:
     its model. 503 if requests should go elsewhere. `edits` says what accepted edits still wait for after a start, and does not
     change the status: prompts are answered meanwhile.
     """
-    checks = await server.checks()
-    broken = [name for name, state in checks.items() if state != "ok" and name not in (*DEGRADED, *AWAITED)]
-    if broken:
-        response.status_code = 503
-        return HealthOut(status="unavailable", checks=checks)
-    return HealthOut(status="ok" if all(checks[name] == "ok" for name in DEGRADED) else "degraded", checks=checks)
+    response.status_code, health = judge_readiness(await server.checks())
+    return health
+
+
+def judge_readiness(checks: Mapping[str, str]) -> tuple[int, HealthOut]:
+    """The status and the answer of `/health/ready` for the checks of a server's parts."""
+    if any(state != "ok" and name not in (*DEGRADED, *AWAITED) for name, state in checks.items()):
+        return 503, HealthOut(status="unavailable", checks=dict(checks))
+    is_whole = all(checks[name] == "ok" for name in DEGRADED)
+    return 200, HealthOut(status="ok" if is_whole else "degraded", checks=dict(checks))
 
 
 @router.get("/model", summary="What is served")
