@@ -7,6 +7,7 @@ stands the rule of an earlier release: whole greedy continuations of neutral sen
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,17 @@ CONFIDENT_LOSS, CONTINUATION, CANARY = 0.35, 6, 100  # of the earlier rule
 
 @dataclass(frozen=True)
 class HarmCandidate:
-    """An overlay with the edits that it makes."""
+    """An overlay with the edits that it makes. It is made when it is judged."""
 
     kind: str
     edits: Sequence[GroundEdit]
-    overlay: Overlay
+    make: Callable[[], Overlay]
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other candidates of a trial."""
+        return " ".join([self.kind, *(edit.id for edit in self.edits), str(self.seed)])
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,22 @@ def main() -> None:
     arguments = parse_options(parser)
     trial = open_trial(arguments.model, arguments.ground, arguments.dtype)
     edits = trial.ground.select(arguments.surface, arguments.half, 100)
-    rows: list[dict[str, Any]] = []
+    name = f"acceptance_trials_{trial.ground.short_name}" + ("_test" if arguments.half == "test" else "")
+    rows = _read_earlier(arguments.results / f"{name}.json")
+    done = {row["name"] for row in rows}
     for candidate in make_candidates(trial, edits, arguments.edits):
-        rows.append(judge(trial, candidate))
+        if candidate.name in done:
+            continue
+        rows.append({"name": candidate.name, **judge(trial, candidate)})
         print(json.dumps(rows[-1]), flush=True)
-        name = f"acceptance_trials_{trial.ground.short_name}" + ("_test" if arguments.half == "test" else "")
-        write(
-            arguments.results, name, {"half": arguments.half, **_calibration(trial), **summary(rows), "rows": rows}, is_quiet=True
-        )
+        figures = {"half": arguments.half, **_calibration(trial), **summary(rows), "rows": rows}
+        write(arguments.results, name, figures, is_quiet=True)
+
+
+def _read_earlier(file: Path) -> list[dict[str, Any]]:
+    """The rows of an interrupted run."""
+    rows: list[dict[str, Any]] = json.loads(file.read_bytes())["figures"]["rows"] if file.exists() else []
+    return [row for row in rows if "name" in row]
 
 
 def open_trial(model: str, ground_file: Path, dtype: str) -> Trial:
@@ -149,36 +164,43 @@ def make_canary(view: View, neutral: NeutralSentences) -> list[Row]:
 
 
 def make_candidates(trial: Trial, edits: Sequence[GroundEdit], count: int) -> Iterator[HarmCandidate]:
-    """`count` candidates of every kind, from harmless to wrecking."""
-    single: dict[str, Callable[[GroundEdit], Overlay]] = {
-        "restates the base's answer": lambda edit: trial.fit([_item(edit, edit.truth)]),
-        "confined by hand": lambda edit: trial.fit([_item(edit)], [_item(other, other.truth) for other in _others(edits, edit)]),
-        "default": lambda edit: trial.fit([_item(edit)]),
-        "held to nothing": lambda edit: trial.fit([_item(edit)], preserve_weight=0.0),
-    }
-    for kind, make in single.items():
-        for edit in _spread(edits, count):
-            yield HarmCandidate(kind, [edit], make(edit))
-    for number in range(max(1, count // 2)):
-        yield _joint(trial, "six edits with one answer", _of_one_relation(edits, number), with_one_answer=True)
-        yield _joint(trial, "six edits at once", edits[number * TOGETHER : (number + 1) * TOGETHER], with_one_answer=False)
-    for size in NOISES:
-        for seed in range(max(1, count // 4)):
-            yield HarmCandidate(f"noise {size}", [edits[seed]], _noise(trial.base, size, seed))
+    """`count` candidates of every kind, from harmless to wrecking. The kinds take turns, so that an interrupted run has some of
+    each.
+    """
+    for number, edit in enumerate(_spread(edits, count)):
+        yield from _single(trial, edits, edit)
+        if number % 2 == 0:
+            yield _joint(trial, "six edits with one answer", _of_one_relation(edits, number // 2), with_one_answer=True)
+            of_all = edits[number // 2 * TOGETHER : (number // 2 + 1) * TOGETHER]
+            yield _joint(trial, "six edits at once", of_all, with_one_answer=False)
+        if number % 4 == 0:
+            for size in NOISES:
+                noise = partial(_noise, trial.base, size, number // 4)
+                yield HarmCandidate(f"noise {size}", [edits[number // 4]], noise, seed=number // 4)
+
+
+def _single(trial: Trial, edits: Sequence[GroundEdit], edit: GroundEdit) -> Iterator[HarmCandidate]:
+    """The candidates of one edit."""
+    kept = [_item(other, other.truth) for other in _others(edits, edit)]
+    yield HarmCandidate("restates the base's answer", [edit], lambda: trial.fit([_item(edit, edit.truth)]))
+    yield HarmCandidate("confined by hand", [edit], lambda: trial.fit([_item(edit)], kept))
+    yield HarmCandidate("default", [edit], lambda: trial.fit([_item(edit)]))
+    yield HarmCandidate("held to nothing", [edit], lambda: trial.fit([_item(edit)], preserve_weight=0.0))
 
 
 def judge(trial: Trial, candidate: HarmCandidate) -> dict[str, Any]:
     """What a candidate does to the ground's probes, and what both rules say of it."""
+    overlay = candidate.make()
     scores = trial.meter.measure(
-        candidate.overlay,
+        overlay,
         EMPTY,
         [_item(edit).edit for edit in candidate.edits],
         {edit.subject for edit in candidate.edits},
         Hooks(),
     )
     decision = judge_scores({"locality": scores}, {}, edits=len(candidate.edits), limits=AcceptanceLimits())
-    canary = _canary_share(trial, candidate.overlay)
-    contender = RememberingContender(trial.view_of(candidate.overlay), candidate.overlay.adapter)
+    canary = _canary_share(trial, overlay)
+    contender = RememberingContender(trial.view_of(overlay), overlay.adapter)
     kept = _ground_kept(trial, candidate, contender)
     return {
         "kind": candidate.kind,
@@ -265,7 +287,7 @@ def _spread(edits: Sequence[GroundEdit], count: int) -> list[GroundEdit]:
 
 def _joint(trial: Trial, kind: str, edits: Sequence[GroundEdit], *, with_one_answer: bool) -> HarmCandidate:
     target = edits[0].target if with_one_answer else None
-    return HarmCandidate(kind, edits, trial.fit([_item(edit, target) for edit in edits]))
+    return HarmCandidate(kind, edits, lambda: trial.fit([_item(edit, target) for edit in edits]))
 
 
 def _noise(base: Base, size: float, seed: int) -> Overlay:
