@@ -60,7 +60,8 @@ def test_the_pod_gets_no_service_variables_that_the_server_would_refuse() -> Non
 def test_the_probes_ask_the_port_for_health_checks_which_no_client_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     (server,) = pod()["containers"]
     variables = {entry["name"]: entry["value"] for entry in server["env"] if "value" in entry}
-    port = settings_under(variables, monkeypatch).health_port
+    given = {"ERRATA_HEALTH_PORT": variables["ERRATA_HEALTH_PORT"], "ERRATA_ALLOWED_HOSTS": "errata"}
+    port = settings_under(given, monkeypatch).health_port
     probes = [server[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
 
     assert port is not None and {probe["port"] for probe in probes} == {port}
