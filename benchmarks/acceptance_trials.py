@@ -38,7 +38,9 @@ from service.settings import load_settings
 
 HARM = {"near": 0.75, "same subject": 0.5, "far": 0.9}  # least shares kept of the ground's probes
 HARM_TO_PROSE = 0.1  # nats a token: a share of kept tokens says little of text that a small model cannot predict
-NOISES = (0.01, 0.2, 0.5, 1.0)  # norm of the noise over that of the tensor
+NOISES = (0.01, 0.5, 2.0, 8.0)  # norm of the noise over that of the tensor
+# At the published blocks, where a fit without anything to keep moves most.
+UNHELD: Mapping[str, Any] = {"preserve_weight": 0.0, "contrast_weight": 0.0, "wordings": 0, "placement": "published"}
 TOGETHER = 6  # edits of a joint candidate
 CONFINING = 8  # other edits' facts that a confined candidate keeps as they are
 CONFIDENT_LOSS, CONTINUATION, CANARY = 0.35, 6, 100  # of the earlier rule
@@ -185,7 +187,7 @@ def _single(trial: Trial, edits: Sequence[GroundEdit], edit: GroundEdit) -> Iter
     yield HarmCandidate("restates the base's answer", [edit], lambda: trial.fit([_item(edit, edit.truth)]))
     yield HarmCandidate("confined by hand", [edit], lambda: trial.fit([_item(edit)], kept))
     yield HarmCandidate("default", [edit], lambda: trial.fit([_item(edit)]))
-    yield HarmCandidate("held to nothing", [edit], lambda: trial.fit([_item(edit)], preserve_weight=0.0))
+    yield HarmCandidate("held to nothing", [edit], lambda: trial.fit([_item(edit)], **UNHELD))
 
 
 def judge(trial: Trial, candidate: HarmCandidate) -> dict[str, Any]:
