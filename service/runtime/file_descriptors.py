@@ -14,6 +14,7 @@ from service.store.database import POOL
 BACKLOG = 256  # connections that wait to be accepted; asyncio accepts all of them before it closes any
 FILES = 128  # of the model while it is loaded, checkpoints, exports, spilled activations, Redis, pipes, the log
 RESERVED = FILES + BACKLOG
+HEALTH_CONNECTIONS = 64  # to the port for health checks; as many may wait to be accepted
 PER_CONNECTION = 3  # a SQLite connection opens the file, its log and the log's index
 POOLS = 2  # of database connections: one for reading, one for writing
 MIN_CONNECTIONS = 16  # with fewer a server is of no use
@@ -24,7 +25,8 @@ def limit_connections(settings: Settings) -> Settings:
     """The settings with at most as many connections as descriptors remain. The soft limit is raised first, as far as the system
     allows. Raises Refused if fewer than 16 connections remain.
     """
-    own = RESERVED + POOLS * POOL * PER_CONNECTION
+    of_health_checks = 0 if settings.health_port is None else 2 * HEALTH_CONNECTIONS
+    own = RESERVED + POOLS * POOL * PER_CONNECTION + of_health_checks
     limit = _raise_soft_limit(own + settings.limits.connections)
     remaining = limit - own
     if remaining >= settings.limits.connections:

@@ -19,6 +19,7 @@ from service.api.http_protocol import DeadlineProtocol
 from service.api.problems import NO_METHOD, NOT_FOUND, Problem
 from service.api.routes.health import judge_readiness
 from service.api.schemas.versions import HealthOut
+from service.runtime.file_descriptors import HEALTH_CONNECTIONS
 from service.runtime.sockets import port_in_use
 from service.settings import Limits
 
@@ -30,7 +31,7 @@ OPEN_S = 0.01
 OPTION = "ERRATA_HEALTH_PORT"
 LIVE, STARTUP, READY = PATHS = ("/health/live", "/health/startup", "/health/ready")
 METHODS = ("GET", "HEAD")
-LIMITS = Limits(connections=64, receive_s=5.0, send_s=5.0)
+LIMITS = Limits(connections=HEALTH_CONNECTIONS, receive_s=5.0, send_s=5.0)
 log = structlog.get_logger("errata.server")
 
 
@@ -47,6 +48,7 @@ class HealthListener:
             interface="asgi3",
             http=DeadlineProtocol.with_limits(LIMITS),
             ws="none",
+            backlog=HEALTH_CONNECTIONS,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.errors import Refused
 from service.runtime import file_descriptors
-from service.runtime.file_descriptors import MIN_CONNECTIONS, POOL, RESERVED, limit_connections
+from service.runtime.file_descriptors import HEALTH_CONNECTIONS, MIN_CONNECTIONS, POOL, RESERVED, limit_connections
 from service.settings import Settings
 
 OWN = RESERVED + 2 * POOL * 3
@@ -37,6 +37,14 @@ def test_connections_are_fewer_where_the_hard_limit_is_low(system_limits: Callab
     system_limits(1024, 1024)
 
     assert limit_connections(Settings()).limits.connections == 1024 - OWN
+
+
+def test_the_port_for_health_checks_has_descriptors_of_its_own(
+    system_limits: Callable[[int, int], list[tuple[int, int]]],
+) -> None:
+    system_limits(1024, 1024)
+
+    assert limit_connections(Settings(health_port=8001)).limits.connections == 1024 - OWN - 2 * HEALTH_CONNECTIONS
 
 
 def test_a_limit_that_leaves_no_connections_is_refused_with_the_figures(
