@@ -55,7 +55,7 @@ class Finding:
 def check_all(settings: Settings) -> list[Finding]:
     """Check every part that the server needs. A finding never holds a password."""
     checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _disk, _database, _store, _arithmetic)
-    return [check(settings) for check in (*checks, _buffer, _port, _device)]
+    return [check(settings) for check in (*checks, _buffer, _port, _health_port, _device)]
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
@@ -237,12 +237,22 @@ def _buffer(settings: Settings) -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
+    return _check_port("port", settings.host, settings.port, "--port")
+
+
+def _health_port(settings: Settings) -> Finding:
+    if settings.health_port is None:
+        return Finding("health port", CheckStatus.OK, "none: health checks are answered on the port of the clients")
+    return _check_port("health port", settings.host, settings.health_port, "ERRATA_HEALTH_PORT")
+
+
+def _check_port(part: str, host: str, port: int, option: str) -> Finding:
     try:
-        with bind_port(settings.host, settings.port):
+        with bind_port(host, port, option):
             pass
     except ServiceError as error:
-        return Finding("port", CheckStatus.NOTE, error.message)
-    return Finding("port", CheckStatus.OK, f"{settings.host}:{settings.port} is free")
+        return Finding(part, CheckStatus.NOTE, error.message)
+    return Finding(part, CheckStatus.OK, f"{host}:{port} is free")
 
 
 def _device(settings: Settings) -> Finding:

@@ -12,6 +12,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from service.client.local_server import free_port
 from service.runtime.server import banner
+from service.runtime.sockets import bind_port
 from tests.builders import save_model
 from tests.servers import postgres_database
 
@@ -142,6 +143,17 @@ def test_the_doctor_reports_missing_parts_and_shows_no_password(tmp_path: Path) 
     assert "postgresql://me:***@127.0.0.1" in result.output
     assert "has no config.json" in result.output
     assert SECRET not in result.output
+
+
+def test_the_doctor_reports_a_port_for_health_checks_that_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind_port("127.0.0.1", 0) as (listening, *_):
+        listening.listen()
+        port = listening.getsockname()[1]
+        monkeypatch.setenv("ERRATA_HEALTH_PORT", str(port))
+        result = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), "--model", str(tmp_path)])
+
+    assert f"port {port} of 127.0.0.1 is in use" in " ".join(result.output.split())
+    assert "ERRATA_HEALTH_PORT" in result.output
 
 
 def test_the_doctor_accepts_a_complete_configuration(tmp_path: Path) -> None:
