@@ -281,6 +281,7 @@ class SettingsWithoutMethods(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter=DELIMITER,
+        env_ignore_empty=True,  # a variable without a value, as compose files and units make it, leaves the default
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
@@ -293,7 +294,7 @@ class SettingsWithoutMethods(BaseSettings):
         None,
         ge=0,
         le=65535,
-        description="port of a listener for health checks alone, which no flood of clients delays; empty: none",
+        description="port of a listener for health checks alone, which hardly waits for a flood of clients; empty: none",
     )
     allow_public_bind: bool = Field(False, description="listen on more than this machine, although there are no keys yet")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

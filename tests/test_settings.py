@@ -144,7 +144,7 @@ def test_hosts_are_given_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch,
     settings = load_settings()
 
     assert settings.allowed_hosts == hosts
-    monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", environment_of(settings)["ERRATA_ALLOWED_HOSTS"])
+    monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", environment_of(settings).get("ERRATA_ALLOWED_HOSTS", ""))
     assert load_settings().allowed_hosts == hosts
 
 
@@ -250,3 +250,11 @@ def test_a_local_server_finds_the_models_of_this_one(monkeypatch: pytest.MonkeyP
 
     kept = {name: value for name, value in environment_without_settings().items() if name.startswith("ERRATA_")}
     assert kept == {"ERRATA_MODELS_DIR": str(tmp_path)}
+
+
+def test_a_variable_without_a_value_leaves_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEALTH_PORT", "PORT", "REDIS_URL", "TORCH_THREADS", "LIMITS__CONNECTIONS", "BAFT__RANK"):
+        monkeypatch.setenv(f"ERRATA_{name}", "")
+
+    assert load_settings() == load_settings(health_port=None)
+    assert load_settings().port == 8000

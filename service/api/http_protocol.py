@@ -82,7 +82,15 @@ class DeadlineProtocol(H11Protocol):
         self._stop("_disconnect_check")
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade to another protocol is not done, and the request is answered as it is (RFC 9110, 7.8). Nothing is logged:
+        any client could fill the log.
+        """
+
     def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # its request has no end, and gets this answer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         error = sys.exception()
         too_large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
         kind = HEAD_TOO_LARGE if too_large else MALFORMED

@@ -23,8 +23,8 @@ def kept_items(
 ) -> list[FitItem]:
     """The consolidated items that a fit gets whose overlay will carry the items `carried`. `known` has the edits of the sample.
 
-    An overlay with a scope changes no answer out of it. Where the sample is not all, the edits in scope are added, up to
-    MOST_IN_SCOPE. Of an overlay without a scope the sample is all that is asked.
+    An overlay with a scope changes no answer out of it. Where the sample is not all, the edits in scope are added: all, or
+    MOST_IN_SCOPE of them. Of an overlay without a scope the sample is all that is asked.
     """
     sampled = items_of(live_set.consolidated_sample, known)
     if len(sampled) == len(live_set.consolidated) or not carried:

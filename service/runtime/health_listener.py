@@ -78,10 +78,10 @@ class HealthListener:
         """The clients' event loop ends in an orderly way: from now on its beat is not missed."""
         self._is_draining = True
 
-    def stop(self) -> None:
-        """Close the listener. Takes STOP_S at most."""
+    async def stop(self) -> None:
+        """Close the listener. Takes STOP_S at most, in which checks that began may ask the clients' loop."""
         self._server.should_exit = True
-        self._thread.join(STOP_S)
+        await asyncio.to_thread(self._thread.join, STOP_S)
 
     def live(self) -> tuple[int, HealthOut]:
         """Whether the clients' event loop runs."""
@@ -91,7 +91,9 @@ class HealthListener:
         return 503, HealthOut(status="unavailable", checks={"loop": f"blocked for {silent_s:.0f} s"})
 
     async def ready(self) -> tuple[int, HealthOut]:
-        """Whether requests may be sent to the clients' port."""
+        """Whether requests may be sent to the clients' port. While that ends, its loop is not asked."""
+        if self._is_draining:
+            return 503, HealthOut(status="unavailable", checks={"server": "stopping"})
         checking = asyncio.run_coroutine_threadsafe(self._run_checks(), self._loop)
         try:
             return judge_readiness(await asyncio.wait_for(asyncio.wrap_future(checking), CHECKS_S))
@@ -103,6 +105,7 @@ class HealthListener:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         response = await self._respond(scope["method"], scope["path"])
+        response.headers["Connection"] = "close"  # so that a client that sends many requests at once holds no place for long
         await response(scope, receive, send)
 
     async def _respond(self, method: str, path: str) -> Response:

@@ -133,7 +133,7 @@ class UvicornServer(uvicorn.Server):
             return
         self._health.drain()
         await super().shutdown(sockets)
-        self._health.stop()
+        await self._health.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app

@@ -111,3 +111,29 @@ def test_half_a_request_of_a_disconnected_client_is_not_carried_out() -> None:
             client.recv(65536)
 
     assert app.state.reached == 1
+
+
+@pytest.mark.parametrize("path", ["/edits", "/health/live"])
+@pytest.mark.parametrize("body", [b"ZZ\r\nhello", b"5\r\nhello\r\nno chunk\r\n"])
+def test_a_body_that_breaks_off_wrongly_is_refused_once_and_is_no_error_of_the_server(
+    port: int, path: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+    with connect(port) as client:
+        client.sendall(head + body)
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.1 4") and answer.count(b"HTTP/1.1") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_request_to_upgrade_is_answered_as_it_is_and_fills_no_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+
+    with connect(port) as client:
+        client.sendall(WHOLE.replace(b"\r\n\r\n", upgrade))
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]

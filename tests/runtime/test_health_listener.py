@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -60,7 +62,7 @@ class ClientsLoop:
         return release
 
     def close(self) -> None:
-        self.listener.stop()
+        asyncio.run_coroutine_threadsafe(self.listener.stop(), self.loop).result(WAIT_S)
         self._bound.__exit__(None, None, None)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(WAIT_S)
@@ -110,6 +112,47 @@ def test_a_loop_that_ends_in_an_orderly_way_is_not_reported_as_blocked(
     monkeypatch.setattr(health_listener, "monotonic", lambda: now + 100 * health_listener.STUCK_S)
 
     assert listener.live()[0] == 200
+
+
+def test_readiness_while_the_clients_port_closes_does_not_ask_its_loop(clients: ClientsLoop) -> None:
+    listener, url = clients.listen()
+    release = clients.block()
+    listener.drain()
+
+    answer = httpx.get(f"{url}/health/ready")
+
+    release.set()
+    assert (answer.status_code, answer.json()["checks"]) == (503, {"server": "stopping"})
+
+
+def test_a_check_that_began_before_the_end_is_answered(clients: ClientsLoop) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    async def slow() -> Mapping[str, str]:
+        has_begun.set()
+        await asyncio.to_thread(may_end.wait, WAIT_S)
+        return ALL_WELL
+
+    listener, url = clients.listen()
+    listener._checks = slow
+    with ThreadPoolExecutor(1) as callers:
+        answer = callers.submit(httpx.get, f"{url}/health/ready", timeout=WAIT_S)
+        assert has_begun.wait(WAIT_S)
+        ending = asyncio.run_coroutine_threadsafe(listener.stop(), clients.loop)
+        may_end.set()
+        assert answer.result(WAIT_S).status_code == 200
+        ending.result(WAIT_S)
+
+
+def test_a_connection_is_closed_after_one_answer(clients: ClientsLoop) -> None:
+    _, url = clients.listen()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=WAIT_S) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        received = b""
+        while part := client.recv(65_536):
+            received += part
+
+    assert received.count(b"HTTP/1.1 200") == 1
 
 
 @pytest.mark.parametrize(
