@@ -15,17 +15,18 @@ import structlog
 import uvicorn
 from starlette.responses import Response
 
-from service.api.http_protocol import DeadlineProtocol
 from service.api.problems import NO_METHOD, NOT_FOUND, Problem
 from service.api.routes.health import judge_readiness
 from service.api.schemas.versions import HealthOut
 from service.runtime.file_descriptors import HEALTH_CONNECTIONS
 from service.runtime.sockets import port_in_use
+from service.runtime.uvicorn_config import make_config
 from service.settings import Limits
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 STUCK_S = 10.0  # without a beat for so long the clients' event loop counts as blocked
 CHECKS_S = 4.0  # for the checks of readiness, which take two seconds at most while that loop runs
+DRAIN_S = 1.0
 STOP_S = 5.0
 OPEN_S = 0.01
 OPTION = "ERRATA_HEALTH_PORT"
@@ -43,20 +44,7 @@ class HealthListener:
         self._loop = asyncio.get_running_loop()
         self._last_beat = monotonic()
         self._is_draining = False
-        config = uvicorn.Config(
-            self._answer,
-            interface="asgi3",
-            http=DeadlineProtocol.with_limits(LIMITS),
-            ws="none",
-            backlog=HEALTH_CONNECTIONS,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=LIMITS.header_bytes,
-        )
+        config = make_config(self._answer, LIMITS, backlog=HEALTH_CONNECTIONS, drain_s=DRAIN_S, interface="asgi3", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="errata-health", daemon=True)
 

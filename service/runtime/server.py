@@ -14,13 +14,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import __version__
-from service.api.http_protocol import DeadlineProtocol
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.runtime.file_descriptors import BACKLOG, limit_connections
 from service.runtime.health_listener import OPTION, HealthListener
 from service.runtime.sockets import bind_port, port_in_use
 from service.runtime.supervisor import Supervisor
+from service.runtime.uvicorn_config import make_config
 from service.settings import ANY_HOST, Settings
 
 log = structlog.get_logger("errata.server")
@@ -66,22 +66,16 @@ def _freeze_garbage_collection() -> None:
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """The configuration of uvicorn: h11 with our deadlines, no web sockets, no access log of uvicorn's own."""
-    return uvicorn.Config(
+    """The configuration of uvicorn for the port of the clients."""
+    return make_config(
         app,
+        settings.limits,
+        backlog=BACKLOG,
+        drain_s=settings.limits.drain_s,
         host=settings.host,
         port=settings.port,
-        http=DeadlineProtocol.with_limits(settings.limits),
-        ws="none",
-        backlog=BACKLOG,
         lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(settings.limits.drain_s)),
-        h11_max_incomplete_event_size=settings.limits.header_bytes,
     )
 
 
