@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
+from service.domain.context_tier import ContextMode, ContextTier
 from service.domain.cost_limits import CostLimits
 from service.domain.edit import AUTO
 from service.domain.errors import Refused
@@ -218,6 +219,17 @@ class WindowSettings(SettingsGroup):
         description="further fits in the same job of an edit that would cost the rest of the model too much, with the rest held"
         " more firmly each time, before the edit is deferred",
     )
+
+    context: ContextMode = Field(
+        ContextTier.mode,
+        description="accepted edits that stand in front of the prompts that they are about while no version carries them: none;"
+        " `deferred`: those that a fit or a retrain has put off; `on`: all that are not live yet",
+    )
+    context_edits: int = Field(ContextTier.most, ge=1, le=1_000, description="most edits that one version states so, the newest")
+
+    def tier(self) -> ContextTier:
+        """The settings as the domain's ContextTier."""
+        return ContextTier(mode=self.context, most=self.context_edits)
 
     def cadence(self, *, automatic: bool) -> Cadence:
         """The settings as the domain's Cadence."""

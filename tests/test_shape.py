@@ -92,12 +92,13 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "locality",
         "window_policy",
         "statuses",
+        "stated_edits",
         "cadence_inputs",
         "next_edits",
         "next_tries",
     },  # what several verbs need
     {"submit", "retract", "revoke"},  # verbs that only write rows
-    {"publish", "rollback", "open_head", "damage"},  # verbs that move the head
+    {"publish", "rollback", "open_head", "damage", "context_versions"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
     {"retrain"},
     {"rebase"},

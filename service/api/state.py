@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,21 +16,24 @@ from service.api.version_details import read_details
 from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.arithmetic import Arithmetic
-from service.domain.errors import Unavailable
+from service.domain.errors import ServiceError, Stale, Unavailable
 from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
+from service.editors.stating import state_edits
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import load_overlay
+from service.lifecycle.context_versions import publish_stated
 from service.lifecycle.locality import kept_of
 from service.lifecycle.notifications import Announcer
 from service.lm.base import Base
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
-from service.store import edits, heads, versions
+from service.store import edits, heads, stated_edits, versions
 from service.store.database import Store
 
 EXPORTS = "exports"  # the folder in the data folder for exports that are requested over HTTP
+STATING_TRIES = 3  # of a request that lets the head state its edit
 ENCODERS = 8  # prompts tokenised, and versions loaded, at the same time
 
 
@@ -82,8 +86,21 @@ class ServerState:
             return None
         number = self.base_version if version == "base" else version
         if not self.serving.is_resident(number):
-            self.serving.adopt(number, load_overlay(self.store, self.lifecycle.checkpoints, number))
+            overlay = load_overlay(self.store, self.lifecycle.checkpoints, number)
+            with self.store.read() as connection:
+                stated = stated_edits.read(connection, number)
+            self.serving.adopt(number, overlay, state_edits(self.base, stated, self.names))
         return number
+
+    def state_waiting(self) -> None:
+        """Let the head state the edits that wait, if the context tier is on. What fails here the worker does later: the edit
+        itself was accepted or taken back before.
+        """
+        with suppress(ServiceError):
+            for _ in range(STATING_TRIES):
+                with suppress(Stale):  # another publication came between, perhaps one without this edit
+                    publish_stated(self.lifecycle)
+                    return
 
     @cached_property
     def wait_limit(self) -> WaitLimit:

@@ -24,7 +24,7 @@ from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
+from service.store import edits, erasure, evaluations, events, heads, idempotency, stated_edits, versions
 from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import KeyedRequest, unkeyed_request
@@ -180,6 +180,11 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     if any(item.is_in_tensors for item in held):
         raise Conflict(
             "the tensors of the version that answers now were trained on an edit to be purged: make a major retrain first",
+            field="edits",
+        )
+    if not set(ids).isdisjoint(stated_edits.read_ids(connection, head)):
+        raise Conflict(
+            "the version that answers now states an edit to be purged, and is about to be replaced: ask again in a moment",
             field="edits",
         )
     if held:

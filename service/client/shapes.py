@@ -148,6 +148,7 @@ class EditData(TypedDict):
     scope: ScopeText
     aliases: list[str]
     deferral: DeferralData | None
+    stated: bool
     supersedes: str | None
     superseded_by: str | None
     author: str
@@ -199,6 +200,7 @@ class ExplanationData(TypedDict):
     acted: bool
     in_scope: list[str]
     count: int
+    stated: list[str]
 
 
 class AnswerData(TypedDict):
@@ -209,6 +211,7 @@ class AnswerData(TypedDict):
     epoch: int
     finish_reason: Literal["stop", "length", "deadline", "cancelled"]
     prompt_tokens: int
+    context_tokens: int
     completion_tokens: int
     explanation: ExplanationData | None
 

@@ -13,7 +13,8 @@ from service.domain.errors import Gone
 BASE = "base"  # version 0, and the first version on another base model
 ROLLBACK = "rollback"  # an older overlay under a new number
 RETRACT = "retract"  # the window fitted again without retracted edits
-OPERATIONS = (BASE, ROLLBACK, RETRACT)
+CONTEXT = "context"  # the overlay of the version before it; it states other edits
+OPERATIONS = (BASE, ROLLBACK, RETRACT, CONTEXT)
 
 
 class VersionStatus(StrEnum):
@@ -44,6 +45,7 @@ class Version:
     minors: int = 0  # minor retrains in its tensors since the last major one
     major_at: datetime | None = None  # when its tensors were last trained from the base
     neutral_sentences: int | None = None  # that its fit might use, the first of all; None: all, or no fit
+    stated_after: int = 0  # a rollback withdraws the edits accepted until then from what is stated
     base_fingerprint: str | None = None  # of the base model that its overlay belongs to; None: it is not read from the store
     base_name: str | None = None
 

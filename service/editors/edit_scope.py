@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused
@@ -93,17 +94,25 @@ def make_scope(
     return scope if all(map(scope.covers, unnamed)) else None
 
 
+def make_scope_alone(base: Base, edit: Edit, *, names: KnownNames) -> Scope:
+    """The scope of one edit without a lexicon: by its names; a text that holds none is told by all of its words together."""
+    entries = _Entries(_name_lexicon(names), share=_WHOLE)
+    entries.add(edit, read_texts(base, edit), names)
+    return entries.make_scope(template_header(base), template_footer(base))
+
+
 def get_lexicon(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
     """The words of the neutral sentences and of known names, counted once."""
     key = ("lexicon", len(neutral.sentences), frozenset(names.all))
-    return neutral.get_or_make(key, lambda: _count_words(neutral, names), keep=_KEPT_LEXICONS)
+    texts = [sentence.text for sentence in neutral.sentences]
+    return neutral.get_or_make(key, lambda: _count_words(texts, names), keep=_KEPT_LEXICONS)
 
 
 class _Entries:
-    """The names and key words of a scope, as they are collected."""
+    """The names and key words of a scope, as they are collected. `share` is that of the key words of an edit without a name."""
 
-    def __init__(self, lexicon: Lexicon) -> None:
-        self._lexicon = lexicon
+    def __init__(self, lexicon: Lexicon, *, share: float = KEY_SHARE) -> None:
+        self._lexicon, self._share = lexicon, share
         self._names: set[str] = set()
         self._key_words: dict[tuple, KeyWords] = {}
         self._asked: dict[tuple, Asked] = {}
@@ -126,7 +135,7 @@ class _Entries:
             for name in named:
                 self.add_key_words(text, KEY_SHARE, name)
             if not named:
-                self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
+                self.add_key_words(text, self._share if edit.scope == "auto" else _WHOLE)
 
     def _add_asked(self, edit: Edit, names: Sequence[str]) -> None:
         """Add what an edit's prompt asks about its names, as far as a word of it is rare enough to tell.
@@ -203,8 +212,13 @@ def _split(text: str) -> tuple[str, ...]:
     return split_words(text, SINGLE_CHARACTER_WORDS).folded
 
 
-def _count_words(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
-    texts = tuple(sentence.text for sentence in neutral.sentences)
+@lru_cache(maxsize=2)
+def _name_lexicon(names: KnownNames) -> Lexicon:
+    """The words of names alone: every word is rare, and weighs the same."""
+    return _count_words((), names)
+
+
+def _count_words(texts: Sequence[str], names: KnownNames) -> Lexicon:
     documents = Counter(word for text in texts for word in set(_split(text)))
     of_names = {word for name in names.all for word in _split(name)}
-    return Lexicon(texts, documents, SlipIndex({*documents, *of_names}), StemIndex(of_names))
+    return Lexicon(tuple(texts), documents, SlipIndex({*documents, *of_names}), StemIndex(of_names))

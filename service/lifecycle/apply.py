@@ -281,7 +281,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
         lease,
         job.id,
         "fit.middle",
-        is_stale=lambda: context.follower.current.epoch > head.row.epoch,
+        is_stale=lambda: head.is_replaced(context),
         is_stop_requested=lambda: _should_stop(context, job),
         limit_s=context.settings.fit_s,
     )

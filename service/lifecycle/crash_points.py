@@ -9,6 +9,8 @@ POINTS = frozenset(
         "submit.before_commit",
         "submit.after_commit",
         "claim.after_commit",
+        "context.before_commit",
+        "context.after_commit",
         "fit.middle",
         "publish.after_save",
         "publish.before_commit",

@@ -4,20 +4,25 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.domain.edit import Edit
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.lifecycle.checkpoints import Checkpoints
 from service.lm.overlay import Overlay
-from service.store import heads, versions
+from service.store import heads, stated_edits, versions
 from service.store.database import Store
 
 
 @dataclass(frozen=True)
 class PublishedHead:
-    """The version that answers by default from now on."""
+    """The version that answers by default from now on, with the edits that it states. It has its overlay since the epoch
+    `overlay_epoch`, which is an earlier one if it differs from the head before it in what it states alone.
+    """
 
     version: int
     epoch: int
     overlay: Overlay
+    overlay_epoch: int
+    stated: tuple[Edit, ...] = ()
 
 
 class HeadFollower:
@@ -73,11 +78,13 @@ class HeadFollower:
             if self._current is not None and head.epoch <= self._current.epoch:
                 return False
             version = versions.get(connection, head.version)
+            overlay_epoch = heads.find_overlay_epoch(connection, head.epoch)
+            stated = stated_edits.read(connection, head.version)
         try:
             overlay = self._checkpoints.get_overlay(version)
         except (Corrupt, Unreadable, Gone) as error:  # Gone: of another base model, which another process may have
             reason = f"version {version.number} cannot be loaded: {error.message}"
             self._degrade(reason, head.epoch, is_unreadable=not isinstance(error, Corrupt))
             return False
-        self.swap(PublishedHead(head.version, head.epoch, overlay))
+        self.swap(PublishedHead(head.version, head.epoch, overlay, overlay_epoch, stated))
         return True

@@ -12,11 +12,18 @@ from service.store import heads, versions
 
 @dataclass(frozen=True)
 class HeadSnapshot:
-    """What a job works on: the head's row, its version and its live set, from one consistent read."""
+    """What a job works on: the head's row, its version and its live set, from one consistent read. `overlay_epoch` is the epoch
+    since which the head has its overlay.
+    """
 
     row: Head
     version: Version
     live_set: LiveSet
+    overlay_epoch: int
+
+    def is_replaced(self, context: LifecycleContext) -> bool:
+        """Whether this process answers with another overlay by now. A head that states other edits has the same one."""
+        return context.follower.current.overlay_epoch > self.overlay_epoch
 
 
 def read_head(context: LifecycleContext) -> HeadSnapshot:
@@ -25,7 +32,10 @@ def read_head(context: LifecycleContext) -> HeadSnapshot:
         with context.store.read() as connection:
             head = heads.read(connection)
             snapshot = HeadSnapshot(
-                head, versions.get(connection, head.version), versions.read_live_set(connection, head.version)
+                head,
+                versions.get(connection, head.version),
+                versions.read_live_set(connection, head.version),
+                heads.find_overlay_epoch(connection, head.epoch),
             )
             if heads.read(connection).epoch == head.epoch:
                 return snapshot

@@ -11,7 +11,7 @@ from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.head_follower import PublishedHead
-from service.store import heads, versions
+from service.store import heads, stated_edits, versions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def _nearest_readable_ancestor(context: LifecycleContext) -> PublishedHead:
         except (Corrupt, Unreadable, Gone):
             continue
         with context.store.read() as connection:
-            return PublishedHead(version.number, heads.read_epoch(connection, version.number), overlay)
+            epoch, stated = heads.read_epoch(connection, version.number), stated_edits.read(connection, version.number)
+            return PublishedHead(version.number, epoch, overlay, heads.find_overlay_epoch(connection, epoch), stated)
 
 
 def read_parent(context: LifecycleContext, version: Version) -> Version:

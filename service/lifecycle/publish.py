@@ -24,9 +24,10 @@ from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.head_follower import PublishedHead
 from service.lifecycle.measured_figures import acceptance_figures
+from service.lifecycle.stated_edits import write_stated
 from service.lifecycle.statuses import write_statuses
 from service.lm.overlay import Overlay
-from service.store import edits, events, heads, jobs, measurements, versions
+from service.store import edits, events, heads, jobs, measurements, stated_edits, versions
 from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.heads import FenceLost
@@ -77,7 +78,7 @@ def publish(context: EditingContext, candidate: Candidate) -> Version:
 def _publish(context: EditingContext, candidate: Candidate, digest: str | None) -> Version:
     now = context.clock()
     with fenced_write(context, candidate.fence) as (connection, head):
-        if head.epoch != candidate.parent.epoch:
+        if heads.find_overlay_epoch(connection, head.epoch) != heads.find_overlay_epoch(connection, candidate.parent.epoch):
             raise Stale("the head has moved since the fit began")
         if candidate.job_id is not None and jobs.is_cancel_requested(connection, candidate.job_id):
             raise Stale("the job was cancelled meanwhile")
@@ -98,6 +99,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             window=len(candidate.live_set.window),
             scores=with_concessions(candidate.scores, parent.scores, candidate.overruled),
             neutral_sentences=candidate.neutral_sentences,
+            stated_after=parent.stated_after,
             **_retrain_history(candidate.mode, parent, now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
@@ -106,6 +108,9 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
         write_statuses(
             connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
         )
+        source, job_id = head.version, candidate.job_id
+        write_stated(connection, context, version, candidate.live_set, source=source, job_id=job_id)
+        stated = stated_edits.read(connection, moved.version)
         started_at = None
         if candidate.job_id is not None:
             started_at = jobs.get(connection, candidate.job_id, brief=True).started_at
@@ -120,7 +125,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
         events.write(connection, [published], now=now)
         crash_point("publish.before_commit")
     crash_point("publish.after_commit")
-    context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
+    context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay, moved.epoch, stated))
     context.announcer.announce(change.edit_id for change in candidate.changes)
     counts: dict[str, int | None] = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     seconds = None if started_at is None else round((now - started_at).total_seconds(), 2)

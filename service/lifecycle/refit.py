@@ -118,7 +118,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
         retractions = read_pending_retractions(connection, head.live_set)
         lost_ids = read_lost_retractions(connection, head.live_set)
         restored = read_restored_items(connection, retractions)
-    job_hooks = JobHooks(context, lease, job.id, "fit.middle", is_stale=lambda: context.follower.current.epoch > head.row.epoch)
+    job_hooks = JobHooks(context, lease, job.id, "fit.middle", is_stale=lambda: head.is_replaced(context))
     desired = liveset.refit(head.live_set, {*retractions, *lost_ids}, restored)
     known = read_fit_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # possible tombstones
     tensors = Overlay(load_head_overlay(context, head.version).tensors, None)

@@ -19,9 +19,10 @@ from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import OTHER_BASE
 from service.lifecycle.head_follower import PublishedHead
+from service.lifecycle.stated_edits import write_stated
 from service.lifecycle.statuses import changes_of_live_sets, defer, write_statuses
 from service.lifecycle.submit import NEEDS_RETRAIN, first_status
-from service.store import edits, events, heads, idempotency, jobs, versions
+from service.store import edits, events, heads, idempotency, jobs, stated_edits, versions
 from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.idempotency import KeyedRequest, unkeyed_request
@@ -110,6 +111,10 @@ def _roll_back(
         before = versions.read_live_set(connection, head.version)
         restored_set = versions.read_live_set(connection, to)
         after = liveset.roll_back(restored_set, edits.find_retracted(connection, restored_set.ids))
+        if fence is None:
+            stated_from, stated_after = to, heads.read_last_seq(connection)
+        else:  # a worker that replaces a damaged head withdraws nothing of what is stated
+            stated_from, stated_after = head.version, versions.get(connection, head.version).stated_after
         moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
@@ -125,9 +130,12 @@ def _roll_back(
             minors=target.minors,
             major_at=target.major_at,
             neutral_sentences=target.neutral_sentences,
+            stated_after=stated_after,
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _write_changes(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
+        write_stated(connection, context, version, after, source=stated_from, job_id=None)
+        stated = stated_edits.read(connection, moved.version)
         if after.needs_refit and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
@@ -136,7 +144,7 @@ def _roll_back(
         idempotency.remember(connection, keyed_request, asdict(result), now=now)
         crash_point("rollback.before_commit")
     crash_point("rollback.after_commit")
-    context.follower.swap(PublishedHead(moved.version, moved.epoch, overlay))
+    context.follower.swap(PublishedHead(moved.version, moved.epoch, overlay, moved.epoch, stated))
     context.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
     return result

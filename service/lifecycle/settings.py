@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
+from service.domain.context_tier import ContextTier
 from service.domain.edit import AUTO
 from service.editors.registry import DEFAULT_CONSOLIDATING, DEFAULT_INCREMENTAL
 
@@ -19,6 +20,7 @@ class LifecycleSettings:
     consolidating_method: str = DEFAULT_CONSOLIDATING  # of a retrain for which neither its request nor an edit names one
     cadence: Cadence = field(default_factory=Cadence)
     acceptance: AcceptanceLimits = field(default_factory=AcceptanceLimits)
+    tier: ContextTier = field(default_factory=ContextTier)
     joint: int = 64  # most edits of one job
     joint_tokens: int = 16_384  # most tokens of a job: the sum of what a fit of each edit alone trains on
     large: int = 1_024  # an edit of more tokens is fitted alone, and gives way to smaller ones

@@ -31,13 +31,16 @@ class Decoding:
         adapters: Sequence[Adapter | None],
         prompts: Sequence[Sequence[int]],
         outputs: Sequence[Sequence[int]] | None = None,
+        asked: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Compute the rows' prompts, each followed by the tokens that were decoded for it before, if any (`outputs`)."""
+        """Compute the rows' prompts, each followed by the tokens that were decoded for it before, if any (`outputs`). `asked` are
+        the prompts by which scopes decide, where these are not all of what is read.
+        """
         self._view = view
         self._moved: dict[Adapter, dict[int, Intervention]] = {}
         own = [
             adapter if adapter and acts_on(view.base, adapter, prompt) else None
-            for adapter, prompt in zip(adapters, prompts, strict=True)
+            for adapter, prompt in zip(adapters, asked or prompts, strict=True)
         ]
         self._assign(own)
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too

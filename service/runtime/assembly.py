@@ -19,6 +19,7 @@ from service.domain.version import Head
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_store import NeutralPart, adopt_neutral, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import Hooks
+from service.editors.stating import state_edits
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext, LifecycleContext
 from service.lifecycle.crash_points import arm
@@ -278,10 +279,12 @@ def _open_doorbell(settings: Settings) -> Doorbell:
 
 
 def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal) -> LifecycleContext:
+    names = known_names()
     checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def serve_head(published: PublishedHead) -> None:
-        serving.adopt(published.version, published.overlay)
+        stated = state_edits(serving.base, published.stated, names)
+        serving.adopt(published.version, published.overlay, stated)
         serving.set_head(published.version, published.epoch)
 
     return LifecycleContext(
@@ -294,6 +297,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: Weigh
             consolidating_method=settings.consolidating_method,
             cadence=settings.cadence,
             acceptance=settings.window.acceptance(),
+            tier=settings.window.tier(),
             firmer=settings.window.firmer,
             fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,

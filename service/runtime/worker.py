@@ -21,6 +21,7 @@ from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.context import EditingContext
+from service.lifecycle.context_versions import publish_stated
 from service.lifecycle.damage import replace_damaged_head, update_damage_marks
 from service.lifecycle.lease import Lease
 from service.lifecycle.lease_owner import is_dead, new_owner_name
@@ -135,10 +136,23 @@ class Worker:
         queued = queue_if_due(self._context)
         if queued:
             self._wake()
+        has_stated = self._state_waiting()
         busy = self._guarded("refit", lease, lambda: refit(self._context, lease))
         if not busy and not self._apply_pause:
             busy = self._guarded("apply", lease, lambda: apply(self._context, lease))
-        return busy or queued
+        return busy or queued or has_stated
+
+    def _state_waiting(self) -> bool:
+        """State the edits that wait, if the head does not: what a request, or a process that died, left out. A failure holds up
+        no fit, and is tried again at the next sweep.
+        """
+        try:
+            return publish_stated(self._context) is not None
+        except Stale:
+            return True
+        except Exception as error:
+            log.error("edits that wait are not stated", error=type(error).__name__, frames=frames_of(error))
+            return False
 
     def _mend_head(self, lease: Lease) -> bool:
         """Replace a damaged head."""

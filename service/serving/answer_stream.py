@@ -32,6 +32,7 @@ class Answer:
     epoch: int
     finish_reason: FinishReason
     prompt_tokens: int
+    context_tokens: int  # of what stood in front of the prompt
     completion_tokens: int
 
 
@@ -118,7 +119,8 @@ class AnswerStream:
             version=self.resident.version,
             epoch=self._epoch,
             finish_reason=reason,
-            prompt_tokens=len(self.generation.prompt_ids),
+            prompt_tokens=len(self.generation.prompt_ids) - self.generation.context_tokens,
+            context_tokens=self.generation.context_tokens,
             completion_tokens=len(self._ids),
         )
         self.answer.set_result(answer)

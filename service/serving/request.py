@@ -28,6 +28,12 @@ class Generation:
     stop: tuple[str, ...] = ()
     deadline: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    asked_ids: Sequence[int] | None = None  # the prompt without what its version states in front of it; None: nothing is
+
+    @property
+    def context_tokens(self) -> int:
+        """The number of tokens that stand in front of the prompt."""
+        return 0 if self.asked_ids is None else len(self.prompt_ids) - len(self.asked_ids)
 
 
 def check_generation(base: Base, generation: Generation) -> None:

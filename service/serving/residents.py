@@ -12,6 +12,7 @@ from service.domain.errors import Conflict, NotFound
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
+from service.lm.stated_edits import StatedEdit
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class Resident:
     version: int
     view: View
     adapter: Adapter | None
+    stated: tuple[StatedEdit, ...] = ()
 
 
 class Residents:
@@ -54,12 +56,12 @@ class Residents:
                 self._views[digest] = shared
             return shared
 
-    def adopt(self, version: int, overlay: Overlay) -> None:
-        """Load a version. A version is immutable, so a loaded one stays as it is."""
+    def adopt(self, version: int, overlay: Overlay, stated: tuple[StatedEdit, ...] = ()) -> None:
+        """Load a version with what it states. A version is immutable, so a loaded one stays as it is."""
         if self.has(version):
             return
         adapter = overlay.adapter.to(self._base.device) if overlay.adapter else None
-        resident = Resident(version, self.view_of(overlay), adapter)
+        resident = Resident(version, self.view_of(overlay), adapter, stated)
         with self._lock:
             self._residents.setdefault(version, resident)
             self._residents.move_to_end(version)

@@ -24,9 +24,10 @@ from service.lm.compute_thread import ComputeThread, keep_thread_count
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
 from service.lm.sampling import greedy_tokens
+from service.lm.stated_edits import StatedEdit
 from service.serving.answer_stream import Answer, AnswerStream
 from service.serving.request import Generation, check_generation
-from service.serving.residents import Residents
+from service.serving.residents import Resident, Residents
 
 __all__ = ["Answer", "AnswerStream", "Generation", "Scheduler"]
 
@@ -108,10 +109,12 @@ class Scheduler:
         with self._changed:
             return len(self._state.waiting), self._state.decoding
 
-    def adopt(self, version: int, overlay: Overlay) -> None:
-        """Load a version. The least recently used one over the limit is evicted, but never the base or the head."""
+    def adopt(self, version: int, overlay: Overlay, stated: tuple[StatedEdit, ...] = ()) -> None:
+        """Load a version with the edits that it states. The least recently used one over the limit is evicted, but never the base
+        or the head.
+        """
         keep_thread_count()  # loading may merge components, in whichever thread wants the version
-        self._residents.adopt(version, overlay)
+        self._residents.adopt(version, overlay, stated)
 
     def set_head(self, version: int, epoch: int) -> None:
         """Answer requests without a version by this one from now on. Raises NotFound if it is not loaded."""
@@ -129,14 +132,20 @@ class Scheduler:
         """The view with an overlay's tensors. Overlays with the same tensors share one view."""
         return self._residents.view_of(overlay)
 
-    def submit(self, generation: Generation) -> AnswerStream:
-        """Accept a request and pin it to its version. Returns the stream of its answer.
+    def pin(self, version: int | None) -> tuple[Resident, int]:
+        """A version (None: the head) as it answers now, and the epoch, for a prompt behind what the version states. Raises NotFound
+        if the version is not loaded.
+        """
+        return self._residents.choose(version)
+
+    def submit(self, generation: Generation, pinned: tuple[Resident, int] | None = None) -> AnswerStream:
+        """Accept a request and pin it to its version, unless it is `pinned` already. Returns the stream of its answer.
 
         Raises Refused or TooLong for an invalid request, NotFound if the version is not loaded, Unavailable if too many wait.
         """
         self._require_sound()
         check_generation(self.base, generation)
-        resident, epoch = self._residents.choose(generation.version)
+        resident, epoch = pinned or self._residents.choose(generation.version)
         stream = AnswerStream(self.base, generation, resident=resident, epoch=epoch)
         with self._changed:
             if self._state.closing:
@@ -259,7 +268,8 @@ def _prefill(view: View, answers: Sequence[AnswerStream], *, is_repetition: bool
     def compute() -> None:
         adapters = [answer.resident.adapter for answer in answers]
         prompts = [answer.generation.prompt_ids for answer in answers]
-        decoding = Decoding(view, adapters, prompts, [answer.ids for answer in answers])
+        asked = [answer.generation.asked_ids or answer.generation.prompt_ids for answer in answers]
+        decoding = Decoding(view, adapters, prompts, [answer.ids for answer in answers], asked)
         groups.append(DecodingGroup(view, decoding, list(answers), is_repetition))
 
     failure = _failure(compute)

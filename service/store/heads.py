@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Conflict, Stale, Unavailable
-from service.domain.version import Head
+from service.domain.version import CONTEXT, Head
 from service.store import tables as t
 from service.store.database import database_clock
 from service.store.ids import new_id
@@ -72,6 +72,22 @@ def read_epoch(connection: Connection, version: int) -> int:
         sa.select(t.head_history.c.epoch).where(t.head_history.c.to_version == version)
     ).scalar_one_or_none()
     return epoch or 0
+
+
+def find_overlay_epoch(connection: Connection, epoch: int) -> int:
+    """The epoch since which the head has the overlay that it has at `epoch`: a version that states other edits moves the head and
+    leaves the overlay as it is.
+    """
+    moves = t.head_history.join(t.versions, t.versions.c.number == t.head_history.c.to_version)
+    select = sa.select(t.head_history.c.epoch).select_from(moves)
+    moved = select.where(t.head_history.c.epoch <= epoch, t.versions.c.kind != CONTEXT)
+    found: int | None = connection.execute(moved.order_by(t.head_history.c.epoch.desc()).limit(1)).scalar_one_or_none()
+    return found or 0
+
+
+def read_last_seq(connection: Connection) -> int:
+    """The sequence number of the edit that was accepted last; 0 before the first."""
+    return int(connection.execute(sa.select(t.head.c.next_seq)).scalar_one()) - 1
 
 
 def create_or_check(

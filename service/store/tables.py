@@ -184,6 +184,8 @@ versions = sa.Table(
     sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
     sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; null: never
     sa.Column("neutral_sentences", sa.Integer),  # that its fit might use, the first of all; null: all, or no fit
+    # Of the edits accepted until this number a version states only those that the version before it states.
+    sa.Column("stated_after", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -209,6 +211,15 @@ version_edits = sa.Table(
     sa.CheckConstraint("role <> 'tombstone' OR answer IS NOT NULL", name="tombstone_has_answer"),
     # A purge searches an edit in all versions, and the foreign key searches each deleted edit once more.
     sa.Index("ix_version_edits_edit_id", "edit_id"),
+)
+
+stated_edits = sa.Table(
+    "stated_edits",  # edits that a version puts in front of the prompts that they are about, as its overlay does not carry them
+    metadata,
+    sa.Column("version", sa.BigInteger, sa.ForeignKey("versions.number"), primary_key=True, autoincrement=False),
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),  # in order of submission
+    sa.Column("edit_id", sa.String(36), sa.ForeignKey("edits.id"), nullable=False),
+    sa.Index("ix_stated_edits_edit_id", "edit_id"),
 )
 
 jobs = sa.Table(

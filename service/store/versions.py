@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionStatus
-from service.store import bases, evaluations
+from service.store import bases, evaluations, stated_edits
 from service.store import tables as t
 from service.store.edits import chunks
 from service.store.live_set_cache import cache_of
@@ -111,6 +111,7 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
         "minors": version.minors,
         "major_at": version.major_at,
         "neutral_sentences": version.neutral_sentences,
+        "stated_after": version.stated_after,
         "author": version.author,
         "reason": version.reason,
         "created_at": version.created_at,
@@ -147,7 +148,7 @@ def read_live_set(connection: Connection, number: int) -> LiveSet:
 
 
 def find_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
-    """The versions that are not collected and have an item of any of these edits, in any role."""
+    """The versions that are not collected and have an item of any of these edits, in any role, or state one of them."""
     present: dict[int, set[str]] = {}
     absent: dict[int, set[str]] = {}
     for chunk in chunks(edit_ids):
@@ -156,11 +157,12 @@ def find_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]
             (present if row.present else absent).setdefault(row.version, set()).add(row.edit_id)
     kept = sa.select(t.versions.c.number, t.versions.c.root).where(t.versions.c.status != VersionStatus.COLLECTED)
     nothing: set[str] = set()
-    return sorted(
+    having = {
         row.number
         for row in connection.execute(kept)
         if present.get(row.number) or present.get(row.root, nothing) - absent.get(row.number, nothing)
-    )
+    }
+    return sorted(having | stated_edits.find_versions(connection, edit_ids))
 
 
 def delete_items(connection: Connection, edit_ids: Collection[str]) -> int:
@@ -238,9 +240,12 @@ def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, 
 
 
 def collect(connection: Connection, numbers: Iterable[int]) -> None:
-    """Mark versions as collected and delete their live set rows, except those of a root that another version still needs."""
+    """Mark versions as collected and delete the rows of what they state and of their live sets, except those of a root that
+    another version still needs.
+    """
     for number in numbers:
         set_status(connection, number, VersionStatus.COLLECTED)
+    stated_edits.delete_of_collected(connection)
     _delete_unneeded_rows(connection)
 
 
@@ -275,6 +280,7 @@ def _version(row: RowMapping) -> Version:
         minors=row["minors"],
         major_at=row["major_at"],
         neutral_sentences=row["neutral_sentences"],
+        stated_after=row["stated_after"],
         base_fingerprint=row["base_fingerprint"],
         base_name=row["base_name"],
     )

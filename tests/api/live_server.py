@@ -1,7 +1,7 @@
 """A whole server over a tiny random model: the real parts, the real port, real HTTP."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class LiveServer:
         raise AssertionError(f"{path} did not end")
 
 
-def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
+def tiny_settings(model: Path, data_dir: Path, *, window: Mapping[str, Any] | None = None, **more: Any) -> Settings:
     """Settings for a random model: few neutral sentences, acceptance that refuses no version, and fits of the edits alone. What
     lies beside an edit, or says it in other words, is nothing that a random model knows. Retrains have a rate at which it learns.
     """
@@ -66,7 +66,7 @@ def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
         data_dir=data_dir,
         port=0,
         neutral={"sentences": 24, "held_out": 24, "tokens": 12},  # type: ignore[arg-type]
-        window={**NO_LIMITS, "soft": 40, "hard": 60},  # type: ignore[arg-type]
+        window={**NO_LIMITS, "soft": 40, "hard": 60, **(window or {})},  # type: ignore[arg-type]
         **{**quick, **more},
     )
 

@@ -22,7 +22,7 @@ from tests.submission import submit
 
 Story = tuple[tuple[str, ...], tuple[str, ...], str | None]
 STORY = [(("a", "1"), ("b", "2")), (("c", "3"),), (("a", "4"),)]
-ELSEWHERE = ("purge.", "rebase.", "revoke.")  # these have tests of their own
+ELSEWHERE = ("context.", "purge.", "rebase.", "revoke.")  # these have tests of their own
 POINTS = sorted(point for point in crash_points.POINTS if not point.startswith(ELSEWHERE))
 LATER = ["submit.after_commit:2", "publish.before_commit:2", "publish.after_commit:3", "publish.after_save:3", "fit.middle:3"]
 

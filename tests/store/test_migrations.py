@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from service.domain.errors import KeyReused, Refused, Unavailable
-from service.store import edits, idempotency, migrate
+from service.store import edits, idempotency, migrate, stated_edits, versions
 from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.idempotency import KeyedRequest
@@ -226,6 +226,32 @@ def test_edits_from_before_there_was_a_scope_have_the_default_and_no_aliases(kin
             assert edits.get(connection, "edit-2").aliases == ()
         store.close()
         command.downgrade(migrate.configuration(url), "0012")
+        migrate.upgrade(url)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_versions_from_before_there_was_a_context_tier_state_nothing(kind: str, tmp_path: Path) -> None:
+    edit = EDIT if kind == "sqlite" else EDIT.replace("1, 0, 0)", "1, false, false)")
+    version = "INSERT INTO versions (number, kind, status, parent, scores, edits_counted, window_count, pinned, root, minors, author,"
+    version += " created_at) VALUES (0, 'base', 'published', NULL, '{}', 0, 0, true, 0, 0, 'ann', '2026-01-01')"
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0013")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(edit))
+            connection.execute(sa.text(version))
+
+        migrate.upgrade(url)
+
+        with store.write() as connection:
+            assert (stated_edits.read(connection, 0), versions.get(connection, 0).stated_after) == ((), 0)
+            stated_edits.insert(connection, 0, ["edit-1"])
+            # A server of the release before, beside this one, publishes.
+            connection.execute(sa.text(version.replace("(0, 'base', 'published', NULL", "(1, 'baft', 'published', 0")))
+        with pytest.raises((sa.exc.IntegrityError, sa.exc.DatabaseError)), store.write() as connection:
+            stated_edits.insert(connection, 1, ["no-edit"])
+        store.close()
+        command.downgrade(migrate.configuration(url), "0013")
         migrate.upgrade(url)
 
 

@@ -166,7 +166,7 @@ async def post_revoke(server: State, body: RevokeIn, author: Author, key: Key, r
     keyed = keyed_request("revoke", author, key, body)
 
     def revoke_edits() -> RevocationResult:
-        return revoke(
+        revocation = revoke(
             server.store,
             author=body.author,
             since=body.since,
@@ -176,6 +176,8 @@ async def post_revoke(server: State, body: RevokeIn, author: Author, key: Key, r
             keyed=keyed,
             ring=server.ring,
         )
+        server.state_waiting()
+        return revocation
 
     result = await run_in_threadpool(revoke_edits)
     set_replay_header(response, keyed)

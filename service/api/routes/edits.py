@@ -83,7 +83,7 @@ async def post_edit(
     accepted_edit, next_try = await run_in_threadpool(_read, server, receipt.ids[0])
     response.headers["Location"] = f"/edits/{accepted_edit.id}"
     _set_status(response, receipt, query.wait, [accepted_edit.status])
-    return EditOut.of(accepted_edit, next_try)
+    return EditOut.of(accepted_edit, next_try, is_stated=_is_stated(server, accepted_edit.id))
 
 
 @router.post(
@@ -142,7 +142,7 @@ def list_edits(server: State, query: Annotated[ListQuery, Query()], response: Re
 @router.get(id_path("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_edit(server: State, edit_id: EditId) -> EditOut:
     """The request, the status and the report of an edit."""
-    return EditOut.of(*_read(server, edit_id))
+    return EditOut.of(*_read(server, edit_id), is_stated=_is_stated(server, edit_id))
 
 
 @router.delete(
@@ -174,11 +174,12 @@ async def delete_edit(
     response.headers["Location"] = f"/edits/{edit_id}"
     if not is_retracted:
         response.headers["Retry-After"] = RETRY_AFTER_S
-    return EditOut.of(edit, next_try)
+    return EditOut.of(edit, next_try, is_stated=_is_stated(server, edit_id))
 
 
 def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str) -> None:
     retract(server.store, edit_id, author=author, restore_previous=query.restore_previous, ring=server.ring)
+    server.state_waiting()
 
 
 async def _submit(server: ServerState, edits_in: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitReceipt:
@@ -191,7 +192,7 @@ async def _submit(server: ServerState, edits_in: Sequence[EditIn], body: In, *, 
         )
         check_lengths(server.base, requests, is_batch=is_batch)
         costs.check(requests)
-        return submit(
+        receipt = submit(
             server.store,
             requests,
             author=author,
@@ -203,6 +204,8 @@ async def _submit(server: ServerState, edits_in: Sequence[EditIn], body: In, *, 
             cost_of=costs.cost_of,
             ring=server.ring,
         )
+        server.state_waiting()
+        return receipt
 
     return await run_in_threadpool(check_and_submit)
 
@@ -258,6 +261,11 @@ def _read(server: ServerState, edit_id: str) -> tuple[Edit, NextTry | None]:
         edit = edits.get(connection, edit_id)
         deferred_ids = [edit_id] if edit.status is EditStatus.DEFERRED else []
         return edit, read_next_tries(connection, server.lifecycle, deferred_ids).get(edit_id)
+
+
+def _is_stated(server: ServerState, edit_id: str) -> bool:
+    """Whether the head that answers here states an edit."""
+    return any(edit.id == edit_id for edit in server.lifecycle.follower.current.stated)
 
 
 def _list(server: ServerState, listed: Sequence[ListedEdit]) -> list[ListedEditOut]:

@@ -13,7 +13,8 @@ from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
 from service.api.state import State
 from service.api.strict_json import StrictRoute
 from service.domain.errors import TooLong, Unavailable
-from service.lm.prompts import encode_prompt
+from service.lm.stated_edits import StatedPrompt, encode_stated
+from service.serving.residents import Resident
 from service.serving.scheduler import Answer, AnswerStream, Generation
 
 router = APIRouter(tags=["generate"], route_class=StrictRoute)
@@ -51,12 +52,12 @@ async def ask_in_full(
 
 async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
-    generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
-    stream = server.serving.submit(generation)
+    pinned, prompt, generation = await to_thread.run_sync(_read_question, server, question, limiter=server.encoders)
+    stream = server.serving.submit(generation, pinned)
     answer = await _collect_unless_disconnected(request, stream)
     explanation = None
     if question.explain:  # in a thread of the other routes, as it reads the database
-        explanation = await to_thread.run_sync(explain, server, stream.resident, generation.prompt_ids)
+        explanation = await to_thread.run_sync(explain, server, stream.resident, prompt)
         request.state.in_scope = explanation.count
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
@@ -67,23 +68,33 @@ async def _answer(server: State, question: GenerateIn, request: Request, respons
         epoch=answer.epoch,
         finish_reason=answer.finish_reason,
         prompt_tokens=answer.prompt_tokens,
+        context_tokens=answer.context_tokens,
         completion_tokens=answer.completion_tokens,
         explanation=explanation,
     )
 
 
-def _generation(server: State, question: GenerateIn) -> Generation:
-    """The question in ids, checked against the context, for a version that is ready to answer."""
-    turns = [(turn.user, turn.assistant) for turn in question.turns]
-    ids = encode_prompt(server.base, question.prompt, surface=question.surface, system=question.system, turns=turns)
-    if len(ids) + question.max_new_tokens > server.base.context_length:
+def _read_question(server: State, question: GenerateIn) -> tuple[tuple[Resident, int], StatedPrompt, Generation]:
+    """The version that answers, and the question in ids, behind what this version states and checked against the context."""
+    resident, epoch = server.serving.pin(server.resident(question.version))
+    prompt = encode_stated(
+        server.base,
+        resident.stated,
+        question.prompt,
+        surface=question.surface,
+        system=question.system,
+        turns=[(turn.user, turn.assistant) for turn in question.turns],
+        room=question.max_new_tokens,
+    )
+    length = len(prompt.asked_ids)
+    if length + question.max_new_tokens > server.base.context_length:
         raise TooLong(
-            f"prompt and max_new_tokens must together be at most {server.base.context_length} tokens; the prompt has {len(ids)}",
+            f"prompt and max_new_tokens must together be at most {server.base.context_length} tokens; the prompt has {length}",
             field="prompt",
         )
-    return Generation(
-        prompt_ids=ids,
-        version=server.resident(question.version),
+    generation = Generation(
+        prompt_ids=prompt.ids,
+        asked_ids=prompt.asked_ids,
         max_new_tokens=question.max_new_tokens,
         temperature=question.temperature,
         top_p=question.top_p,
@@ -91,6 +102,7 @@ def _generation(server: State, question: GenerateIn) -> Generation:
         stop=tuple(question.stop),
         deadline=time.monotonic() + server.settings.generation.deadline_s,
     )
+    return (resident, epoch), prompt, generation
 
 
 async def _collect_unless_disconnected(request: Request, stream: AnswerStream) -> Answer:

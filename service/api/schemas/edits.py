@@ -289,6 +289,7 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "scope": "auto",
     "aliases": [],
     "deferral": None,
+    "stated": False,
     "supersedes": None,
     "superseded_by": None,
     "author": "local",
@@ -338,6 +339,9 @@ class ListedEditOut(Out):
         return cls(**same, status=_status(edit.status), deferral=DeferralOut.of(edit, next_try), cut=edit.is_cut)
 
 
+STATED = "whether the version that answers puts the edit in front of the prompts that it is about; see `window.context`"
+
+
 class EditOut(Out):
     """An edit: its request, its status and its report."""
 
@@ -369,6 +373,7 @@ class EditOut(Out):
     scope: ScopeRule = Field(description=SCOPE)
     aliases: list[str] = Field(description=ALIASES)
     deferral: DeferralOut | None = Field(description="why a deferred edit waits, and when it is tried next; else null")
+    stated: bool = Field(description=STATED)
     supersedes: str | None
     superseded_by: str | None
     author: str
@@ -376,9 +381,10 @@ class EditOut(Out):
     applied_at: datetime | None
 
     @classmethod
-    def of(cls, edit: Edit, next_try: NextTry | None) -> Self:
+    def of(cls, edit: Edit, next_try: NextTry | None, *, is_stated: bool) -> Self:
         """An edit of the domain as an answer, a deferred one with its next try."""
         return cls(
+            stated=is_stated,
             **{name: getattr(edit, name) for name in ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth")},
             **{
                 name: getattr(edit, name)

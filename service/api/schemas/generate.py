@@ -18,10 +18,16 @@ EXAMPLE_ANSWER: dict[str, Any] = {
     "epoch": 1,
     "finish_reason": "stop",
     "prompt_tokens": 6,
+    "context_tokens": 0,
     "completion_tokens": 2,
     "explanation": None,
 }
-EXAMPLE_EXPLANATION: dict[str, Any] = {"acted": True, "in_scope": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"], "count": 1}
+EXAMPLE_EXPLANATION: dict[str, Any] = {
+    "acted": True,
+    "in_scope": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"],
+    "count": 1,
+    "stated": [],
+}
 MOST_EXPLAINED = 32  # ids of edits in one answer
 EXPLAIN = "say which live edits were in scope"
 
@@ -78,6 +84,10 @@ class ExplanationOut(Out):
         " and not among them"
     )
     count: int = Field(description="the number of the edits in scope; 0 where BaFT acted for a retracted edit alone")
+    stated: list[str] = Field(
+        description="ids of the edits that stood in front of the prompt, newest first: edits that no version carries yet, if the"
+        " setting `window.context` is on"
+    )
 
 
 class AnswerOut(Out):
@@ -91,6 +101,7 @@ class AnswerOut(Out):
     version: int = Field(description="the version that answered")
     epoch: int = Field(description="the head's epoch when the request began")
     finish_reason: Literal["stop", "length", "deadline", "cancelled"]
-    prompt_tokens: int
+    prompt_tokens: int = Field(description="tokens of the prompt itself, with those of a chat template")
+    context_tokens: int = Field(description="tokens of the edits that the version stated in front of the prompt")
     completion_tokens: int
     explanation: ExplanationOut | None = Field(description="which edits were in scope, for a question with `explain`; else null")

@@ -153,7 +153,7 @@ def _fit_window(
     """
 
     def is_head_moved() -> bool:
-        return context.follower.current.epoch > head.row.epoch
+        return head.is_replaced(context)
 
     keys = {item.key for item in live_set.window}  # what is not live may become a tombstone in a later round
     known = read_fit_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])

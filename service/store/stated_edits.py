@@ -1,0 +1,77 @@
+"""Rows of the edits that versions state in front of prompts: at most some tens a version, and none without a context tier."""
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from service.domain.edit import Edit, EditStatus
+from service.domain.liveset import LiveItem
+from service.domain.version import VersionStatus
+from service.store import edits
+from service.store import tables as t
+from service.store.edits import chunks
+
+ROOM_FOR_KEYS = 4  # times as many edits are read as a version states, because of a conflict key only the last one counts
+
+
+def read_ids(connection: Connection, version: int) -> tuple[str, ...]:
+    """The ids of the edits that a version states, in order of submission."""
+    select = sa.select(t.stated_edits.c.edit_id).where(t.stated_edits.c.version == version)
+    return tuple(connection.execute(select.order_by(t.stated_edits.c.place)).scalars())
+
+
+def read(connection: Connection, version: int) -> tuple[Edit, ...]:
+    """The edits that a version states, in order of submission."""
+    found = {edit.id: edit for edit in edits.read_many(connection, read_ids(connection, version))}
+    return tuple(sorted(found.values(), key=lambda edit: edit.seq))
+
+
+def insert(connection: Connection, version: int, edit_ids: Sequence[str]) -> None:
+    """Write the edits that a version states."""
+    rows = [{"version": version, "place": place, "edit_id": edit_id} for place, edit_id in enumerate(edit_ids)]
+    if rows:
+        connection.execute(sa.insert(t.stated_edits), rows)
+
+
+def find_versions(connection: Connection, edit_ids: Collection[str]) -> set[int]:
+    """The versions that are not collected and state any of these edits."""
+    versions = set[int]()
+    joined = t.stated_edits.join(t.versions, t.versions.c.number == t.stated_edits.c.version)
+    for chunk in chunks(edit_ids):
+        select = sa.select(t.stated_edits.c.version).select_from(joined)
+        kept = (t.stated_edits.c.edit_id.in_(chunk), t.versions.c.status != VersionStatus.COLLECTED)
+        versions |= set(connection.execute(select.where(*kept)).scalars())
+    return versions
+
+
+def delete_of_collected(connection: Connection) -> None:
+    """Delete the rows of collected versions."""
+    collected = sa.select(t.versions.c.number).where(t.versions.c.status == VersionStatus.COLLECTED)
+    connection.execute(sa.delete(t.stated_edits).where(t.stated_edits.c.version.in_(collected)))
+
+
+def read_waiting(
+    connection: Connection,
+    statuses: Collection[EditStatus],
+    *,
+    after: int,
+    among: Collection[str],
+    characters: int,
+    most: int,
+) -> list[LiveItem]:
+    """Edits with one of these statuses that were accepted after the sequence number `after` or are `among` some; as items of a
+    live set. Without those that are being retracted or have more `characters`, and only the newest of very many.
+    """
+    if not statuses:
+        return []
+    edit = t.edits.c
+    is_chosen = edit.seq > after
+    if among:
+        is_chosen |= edit.id.in_(list(among))
+    is_short = sa.func.length(edit.prompt) + sa.func.length(edit.target) <= characters
+    select = sa.select(edit.id, edit.key_digest, edit.seq).where(
+        edit.status.in_(statuses), edit.retract_asked_at.is_(None), is_chosen, is_short
+    )
+    rows = connection.execute(select.order_by(edit.seq.desc()).limit(ROOM_FOR_KEYS * most))
+    return [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in rows]
