@@ -19,7 +19,7 @@ from service.domain.arithmetic import Arithmetic
 from service.domain.errors import ServiceError, Stale, Unavailable
 from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
-from service.editors.stating import state_edits
+from service.editors.stating import Stating
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.context_versions import publish_stated
@@ -59,6 +59,7 @@ class ServerState:
     editing: Callable[[], str]
     check_capability: Callable[[], None]
     names: KnownNames
+    stating: Stating
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
 
@@ -89,7 +90,7 @@ class ServerState:
             overlay = load_overlay(self.store, self.lifecycle.checkpoints, number)
             with self.store.read() as connection:
                 stated = stated_edits.read(connection, number)
-            self.serving.adopt(number, overlay, state_edits(self.base, stated, self.names))
+            self.serving.adopt(number, overlay, self.stating.state(stated))
         return number
 
     def state_waiting(self) -> None:

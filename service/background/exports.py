@@ -19,6 +19,7 @@ from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionStatus
+from service.editors.stating import Stating
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.job_claims import claim_job, is_worn_out
 from service.lifecycle.keyed_requests import answer_once
@@ -28,7 +29,7 @@ from service.lm.export import ExportResult, read_manifest, write_export
 from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
-from service.store import events, heads, jobs, versions
+from service.store import events, heads, jobs, stated_edits, versions
 from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import KeyedRequest, unkeyed_request
@@ -117,6 +118,7 @@ class Exports:
     base: Base
     checkpoints: Checkpoints
     folder: Path
+    stating: Stating
     max_shard_size: str = SHARD_SIZE
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ring: Callable[[str], None] = lambda job_id: None
@@ -211,6 +213,7 @@ class Exports:
             version = versions.get(connection, number)
             _check_can_export(version)
             live_set = versions.read_live_set(connection, number)
+            stated = self.stating.state(stated_edits.read(connection, number))
         if _is_complete(target, job):  # the process ended between the rename and the update of the row
             self._finish(job, version, _count_files(target))
             return
@@ -222,6 +225,7 @@ class Exports:
             overlay,
             target,
             manifest=manifest,
+            stated=stated,
             max_shard_size=request["max_shard_size"] or self.max_shard_size,
             temporary=self.folder / f".{request['name']}.{job.id}-{job.claims}.partial",
             progress=lambda share, stage: self._progress(job.id, share, stage),

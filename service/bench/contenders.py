@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from service.editors.registry import DEFAULT_CONSOLIDATING, find_method, names_of
 
+# No retrain is due by itself: a benchmark asks for each.
+ON_REQUEST: Mapping[str, str] = {"ERRATA_WINDOW__DEFERRED": "1000000", "ERRATA_WINDOW__DEFERRED_S": "1000000000"}
 # What an edit changes elsewhere refuses nothing.
 _NO_LIMITS = {
     **{f"ERRATA_WINDOW__{name}": "1" for name in ("NEAR_LOSS", "SAME_SUBJECT_LOSS", "FAR_FALL", "FAR_LOSS")},
@@ -20,6 +22,14 @@ _BAFT_ALONE = {
 _ACCEPT_ALL = {**_NO_LIMITS, "ERRATA_WINDOW__RETRAIN_FALL": "1"}
 # The adapter acts on every prompt.
 _SCOPE_ALWAYS = {"ERRATA_BAFT__SCOPE": "always"}
+# Edits stand in front of the prompts that they are about, until a version carries them; or for ever.
+_CONTEXT = {"ERRATA_WINDOW__CONTEXT": "on"}
+_CONTEXT_ALONE = {
+    **_CONTEXT,
+    "ERRATA_METHOD": DEFAULT_CONSOLIDATING,
+    **ON_REQUEST,
+    "ERRATA_WINDOW__CONTEXT_EDITS": "1000",
+}
 # Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
 # Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {
@@ -38,6 +48,8 @@ _NAMED: Mapping[str, Mapping[str, str]] = {
     "one_rephrase": {},
     "accept_all": _ACCEPT_ALL,
     "scope_always": _SCOPE_ALWAYS,
+    "context": _CONTEXT,
+    "context_alone": _CONTEXT_ALONE,
 }
 _OTHERS = [name for name in names_of("consolidating") if name != DEFAULT_CONSOLIDATING]
 CONTENDERS: Mapping[str, Mapping[str, str]] = {
@@ -57,12 +69,11 @@ LABELS: Mapping[str, str] = {
     "one_rephrase": "service default, one trained rephrase",
     "accept_all": "service default, everything accepted",
     "scope_always": "service default, `scope: always`",
+    "context": "service default with the context tier",
+    "context_alone": "context tier alone, nothing fitted",
     **{name: f"service default, retrains by {find_method(name).title}" for name in _OTHERS},
     **{f"{name}_alone": f"{find_method(name).title} alone, its losses by BaFT" for name in _OTHERS},
 }
-
-# No retrain is due by itself: a benchmark asks for each.
-ON_REQUEST: Mapping[str, str] = {"ERRATA_WINDOW__DEFERRED": "1000000", "ERRATA_WINDOW__DEFERRED_S": "1000000000"}
 
 # By default a deferred edit may wait minutes for other edits. In a stream edits follow at once, so the wait is shorter.
 DEFERRED_S = 5.0

@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,14 @@ from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, make_view
 from service.lm.scope import Scope
+from service.lm.stated_edits import GAPS, MOST_STATEMENTS, NOTHING_STATED, StatedEdit, StatedEdits
 
 FORMAT = 1
 MANIFEST = load_errata.MANIFEST
 INTERVENTIONS = "interventions.safetensors"
 LOADER = "load_errata.py"
 SCOPE, SCOPE_CODE = "scope.json", "errata_scope.py"
+CONTEXT = "context.json"
 WEIGHTS_STAGE, WEIGHTS_SHARE = "writing the weights", 0.8  # a stage, and the share of the work at its end
 PROGRESS_INTERVAL_S = 1.0
 NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,11 +63,13 @@ def write_export(
     folder: Path,
     *,
     manifest: Mapping[str, Any],
+    stated: StatedEdits = NOTHING_STATED,
     max_shard_size: str = SHARD_SIZE,
     temporary: Path | None = None,
     progress: Callable[[float, str], None] = _ignore_progress,
 ) -> ExportResult:
-    """Write the base model under an overlay to `folder`, which must not exist; `manifest` becomes part of `errata.json`.
+    """Write the base model under an overlay to `folder`, which must not exist; `manifest` becomes part of `errata.json`. The
+    edits that the version states are written beside it.
 
     `temporary` is a folder on the same disk, by default beside `folder`; its contents are removed. `progress` is called with the
     finished share and may raise to stop the export: then, as after every failure, no file is left. Raises Conflict if the final
@@ -78,7 +82,7 @@ def write_export(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            _write(base, overlay, temporary, manifest, max_shard_size, progress)
+            _write(base, overlay, temporary, manifest, stated, max_shard_size, progress)
             result = _make_durable(temporary, folder)
             progress(0.95, "moving it into its place")
             _rename(temporary, folder)
@@ -103,6 +107,7 @@ def _write(
     overlay: Overlay,
     folder: Path,
     manifest: Mapping[str, Any],
+    stated: StatedEdits,
     max_shard_size: str,
     progress: Callable[[float, str], None],
 ) -> None:
@@ -121,6 +126,7 @@ def _write(
         "dtype": name_of(base.dtype),
         "attention": _attention(base),
         "interventions": interventions,
+        "context": _write_context(stated.edits, folder) if stated.edits else None,
     }
     for target in {folder, checkpoint}:  # the inner folder may be copied alone, so it has the manifest too
         (target / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
@@ -196,6 +202,18 @@ def _write_scope(base: Base, own: Scope, folder: Path) -> dict[str, str]:
     (folder / SCOPE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     shutil.copyfile(scope.__file__, folder / SCOPE_CODE)
     return {"file": SCOPE, "code": SCOPE_CODE}
+
+
+def _write_context(stated: Sequence[StatedEdit], folder: Path) -> dict[str, Any]:
+    """Write the edits that the version states, the code that tells their prompts, and the loader, which states them."""
+    content = [
+        {"statement": each.statement, "scope": json.loads(each.scope.to_json()), "surfaces": list(each.surfaces)}
+        for each in stated
+    ]
+    (folder / CONTEXT).write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copyfile(scope.__file__, folder / SCOPE_CODE)
+    shutil.copyfile(load_errata.__file__, folder / LOADER)
+    return {"file": CONTEXT, "code": SCOPE_CODE, "loader": LOADER, "edits": len(stated), "most": MOST_STATEMENTS, "gaps": GAPS}
 
 
 def _attention(base: Base) -> str | None:

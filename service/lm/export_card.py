@@ -57,6 +57,18 @@ To have every edit in the weights, export the version again with a retrain first
 """
 
 
+CONTEXT = """
+The version also states {edits} that neither its weights nor its interventions carry: accepted corrections that stand in front of
+the prompts that they are about. The loader puts them there:
+
+```python
+from load_errata import state
+
+prompt = state("The capital of Australia is")
+```
+"""
+
+
 def window_warning(window: int, live: int, retracted: int = 0) -> str:
     """A warning that the weights alone lack `window` of the `live` edits, and the retraction of `retracted` others."""
     missing = f"{window} of its {live} {'edit' if live == 1 else 'edits'}"
@@ -77,9 +89,17 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     beside = manifest.get("beside", 0)
     text = TITLE.format(**facts | {"digest": facts["digest"] or "none"}, in_weights=len(live) - beside, beside=beside)
     if manifest.get("interventions") is None:
-        return text + LOADING_PLAIN + _attention(manifest)
+        return text + LOADING_PLAIN + _attention(manifest) + _context(manifest)
     warning = manifest.get("warning") or window_warning(beside, len(live))
-    return text + LOADING_WITH_WINDOW.format(warning=warning, weights=WEIGHTS_FOLDER)
+    return text + LOADING_WITH_WINDOW.format(warning=warning, weights=WEIGHTS_FOLDER) + _context(manifest)
+
+
+def _context(manifest: Mapping[str, Any]) -> str:
+    entry = manifest.get("context")
+    if entry is None:
+        return ""
+    count = entry["edits"]
+    return CONTEXT.format(edits=f"{count} {'edit' if count == 1 else 'edits'}")
 
 
 def _attention(manifest: Mapping[str, Any]) -> str:

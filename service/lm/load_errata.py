@@ -7,6 +7,10 @@
 `AutoModelForCausalLM.from_pretrained` refuses the folder: it would load the replaced tensors without the interventions, and the
 edits of the window would be missing. An export contains a copy of this file, and of the one that tells which prompts the
 interventions act on. They need no other file of the program.
+
+A version may also state edits that none of its weights and interventions carry. `state` puts them in front of a prompt:
+
+    model.generate(**tokenizer(state("The capital of Australia is"), return_tensors="pt"), do_sample=False)
 """
 
 import functools
@@ -55,16 +59,41 @@ def _load_scope(folder: Path, entry: dict[str, Any]) -> Callable[[list[int]], bo
     """A predicate: whether the interventions act on a prompt of these ids. None: they act on every prompt."""
     if entry.get("scope") is None:
         return None
-    spec = importlib.util.spec_from_file_location("errata_scope", folder / entry["scope"]["code"])
-    if spec is None or spec.loader is None:
-        raise ImportError("the export lacks the code of its scope")
-    code = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(code)
+    code = _load_code(folder / entry["scope"]["code"])
     content = json.loads((folder / entry["scope"]["file"]).read_text())
     scope, control_ids = code.Scope.from_json(json.dumps(content["scope"])), frozenset(content["control"])
     tokenizer = AutoTokenizer.from_pretrained(folder / entry["checkpoint"])
     decode = functools.partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return lambda ids: bool(scope.covers(code.prompt_text(ids, control_ids, decode)))
+
+
+def state(prompt: str, folder: str | Path = ".", *, surface: str = "raw", turns: Sequence[str] = ()) -> str:
+    """A prompt, or a user's text in a chat (`surface="chat"`), behind the newest edits that are stated about it. `turns` are the
+    earlier texts of a conversation. The prompt itself, if the version states no edit about it. Tokens are not counted: see that
+    the model's context has room.
+    """
+    entry = json.loads((Path(folder) / MANIFEST).read_text()).get("context")
+    if entry is None:
+        return prompt
+    edits = json.loads((Path(folder) / entry["file"]).read_text(encoding="utf-8"))
+    code, text = _load_code(Path(folder) / entry["code"]), "\n".join((*turns, prompt))
+    about = [
+        edit["statement"]
+        for edit in edits
+        if (not edit["surfaces"] or surface in edit["surfaces"]) and code.Scope.from_json(json.dumps(edit["scope"])).covers(text)
+    ]
+    before = about[-entry["most"] :]
+    return "\n".join(before) + entry["gaps"][surface] + prompt if before else prompt
+
+
+def _load_code(file: Path) -> Any:
+    """The module that tells which prompts are in a scope."""
+    spec = importlib.util.spec_from_file_location("errata_scope", file)
+    if spec is None or spec.loader is None:
+        raise ImportError("the export lacks the code of its scope")
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    return code
 
 
 class Interventions:

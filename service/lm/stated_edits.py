@@ -5,14 +5,15 @@ user's turn, and never in the system prompt.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from service.domain.edit import normalise
 from service.domain.errors import TooLong
 from service.lm.base import Base
 from service.lm.prompts import encode_prompt
-from service.lm.scope import Scope
+from service.lm.scope import KeyWords, Scope, split_words
 from service.lm.scoped_rows import read_prompt
 
 MOST_STATEMENTS = 4  # in front of one prompt, the newest
@@ -29,17 +30,68 @@ class StatedEdit:
     scope: Scope
     surfaces: tuple[str, ...] = ()
 
-    def is_about(self, text: str, surface: str) -> bool:
-        """Whether a prompt, as `read_prompt` reads it, is about the edit."""
-        return (not self.surfaces or surface in self.surfaces) and self.scope.covers(text)
+
+@dataclass(frozen=True, eq=False)
+class StatedEdits:
+    """The edits that a version states, in order of submission. Found together: the cost of a prompt hardly grows with their
+    number.
+    """
+
+    edits: tuple[StatedEdit, ...] = ()
+
+    def find(self, text: str, surface: str) -> list[StatedEdit]:
+        """The edits that a prompt is about, which is as `read_prompt` reads it; in order of submission."""
+        places = {place for one in self._scope.find(text) for place in self._places[_key_of(one)]} if self.edits else set()
+        found = [self.edits[place] for place in sorted(places)]
+        return [edit for edit in found if not edit.surfaces or surface in edit.surfaces]
+
+    @cached_property
+    def _scope(self) -> Scope:
+        """The scopes of all edits as one: a name that one edit asks about in a prompt is asked about for the others, too."""
+        scopes = [edit.scope for edit in self.edits]
+        names = {name for scope in scopes for name in scope.names}
+        key_words = {_key_of(each): each for scope in scopes for each in scope.key_words}
+        unspaced = scopes[0].unspaced
+        own = {word for name in names for word in split_words(name, unspaced).folded}.union(
+            *(each.weights for each in key_words.values())
+        )
+        return Scope(
+            names=tuple(sorted(names)),
+            key_words=tuple(key_words.values()),
+            no_slips=tuple(sorted({word for scope in scopes for word in scope.no_slips} - own)),
+            rivals=tuple(sorted({word for scope in scopes for word in scope.rivals} - own)),
+            header=scopes[0].header,
+            footer=next((scope.footer for scope in scopes if scope.footer), ""),
+            unspaced=unspaced,
+            asked=tuple(each for scope in scopes for each in scope.asked),
+        )
+
+    @cached_property
+    def _places(self) -> Mapping[Hashable, Sequence[int]]:
+        """The places of the edits by what tells them."""
+        places: dict[Hashable, list[int]] = {}
+        for place, edit in enumerate(self.edits):
+            for key in (*edit.scope.names, *map(_key_of, edit.scope.key_words)):
+                places.setdefault(key, []).append(place)
+        return places
+
+
+def _key_of(one: str | KeyWords) -> Hashable:
+    return one if isinstance(one, str) else (one.name, one.share, tuple(one.weights.items()))
+
+
+NOTHING_STATED = StatedEdits()
 
 
 @dataclass(frozen=True)
 class StatedPrompt:
-    """A prompt in ids, with the statements in front of it. `asked_ids` is the prompt alone: by it an adapter's scope decides."""
+    """A prompt in ids, with the statements in front of it, and the user's `text` with them. `asked_ids` is the prompt alone: it
+    decides about an adapter's scope.
+    """
 
     ids: tuple[int, ...]
     asked_ids: tuple[int, ...]
+    text: str
     edit_ids: tuple[str, ...] = ()  # of the edits that are stated, in order of submission
 
     @property
@@ -56,7 +108,7 @@ def make_statement(prompt: str, target: str) -> str:
 
 def encode_stated(
     base: Base,
-    stated: Sequence[StatedEdit],
+    stated: StatedEdits,
     prompt: str,
     *,
     surface: str,
@@ -69,16 +121,15 @@ def encode_stated(
     Raises what `encode_prompt` raises for the prompt alone. No prompt is too long for its statements: they are left out.
     """
     asked = encode_prompt(base, prompt, surface=surface, system=system, turns=turns)
-    text = read_prompt(base, asked) if stated else ""
-    about = [each for each in stated if each.is_about(text, surface)][-MOST_STATEMENTS:]
+    about = stated.find(read_prompt(base, asked), surface)[-MOST_STATEMENTS:] if stated.edits else []
     most = min(base.context_length - room, len(asked) + base.context_length // CONTEXT_SHARE)
     while about:
-        before = "\n".join(each.statement for each in about)
+        text = "\n".join(each.statement for each in about) + GAPS[surface] + prompt
         try:
-            ids = encode_prompt(base, before + GAPS[surface] + prompt, surface=surface, system=system, turns=turns)
+            ids = encode_prompt(base, text, surface=surface, system=system, turns=turns)
         except TooLong:
             ids = None
         if ids is not None and len(ids) <= most:
-            return StatedPrompt(ids, asked, tuple(each.edit_id for each in about))
+            return StatedPrompt(ids, asked, text, tuple(each.edit_id for each in about))
         about = about[1:]
-    return StatedPrompt(asked, asked)
+    return StatedPrompt(asked, asked, prompt)

@@ -19,7 +19,7 @@ from service.domain.version import Head
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_store import NeutralPart, adopt_neutral, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import Hooks
-from service.editors.stating import state_edits
+from service.editors.stating import Stating
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext, LifecycleContext
 from service.lifecycle.crash_points import arm
@@ -83,7 +83,8 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         stack.callback(seal.close)
         evaluator = Evaluator(base, serving.view_of, capability_tasks(settings))
         check_editors(base, settings)
-        context = _lifecycle(settings, store, serving, seal)
+        stating = Stating(base, known_names())
+        context = _lifecycle(settings, store, serving, seal, stating)
         if role != "edit":
             serving.start()
             stack.callback(serving.close, settings.limits.drain_s)
@@ -94,7 +95,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         stack.callback(follow_loop.stop, settings.limits.drain_s)
         stack.callback(doorbell.close)
         meter = LocalityMeter(base, serving.view_of, locality_questions())
-        parts = _Parts(settings, base, serving, reservoir, evaluator, meter, context, doorbell, follow_loop)
+        parts = _Parts(settings, base, serving, reservoir, evaluator, meter, context, stating, doorbell, follow_loop)
         preparation = None if role == "serve" else _start_preparation(parts, stack)
         yield ServerState(
             settings=settings,
@@ -110,6 +111,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
             editing=lambda: READY if preparation is None else preparation.state,
             check_capability=evaluator.check_capability,
             names=known_names(),
+            stating=stating,
         )
 
 
@@ -184,6 +186,7 @@ class _Parts:
     evaluator: Evaluator
     meter: LocalityMeter
     context: LifecycleContext
+    stating: Stating
     doorbell: Doorbell
     follow_loop: FollowLoop
 
@@ -237,6 +240,7 @@ class _Parts:
             self.base,
             context.checkpoints,
             self.settings.data_dir.resolve() / EXPORTS,
+            self.stating,
             max_shard_size=self.settings.export.max_shard_size,
             ring=self.doorbell.ring,
             clock=context.store.clock,
@@ -278,13 +282,11 @@ def _open_doorbell(settings: Settings) -> Doorbell:
     return InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
 
 
-def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal) -> LifecycleContext:
-    names = known_names()
+def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal, stating: Stating) -> LifecycleContext:
     checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def serve_head(published: PublishedHead) -> None:
-        stated = state_edits(serving.base, published.stated, names)
-        serving.adopt(published.version, published.overlay, stated)
+        serving.adopt(published.version, published.overlay, stating.state(published.stated))
         serving.set_head(published.version, published.epoch)
 
     return LifecycleContext(

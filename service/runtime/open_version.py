@@ -7,14 +7,17 @@ from datetime import date
 
 from service.domain.errors import Conflict
 from service.domain.version import Head
+from service.editors.stating import Stating
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.store_identity import check_same_store, read_pinned
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
+from service.lm.stated_edits import StatedEdits
 from service.runtime.base_model import open_base
+from service.runtime.locality_questions import known_names
 from service.settings import Settings
-from service.store import bases, heads, versions
+from service.store import bases, heads, stated_edits, versions
 from service.store.database import Store
 
 
@@ -62,6 +65,16 @@ def read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Ove
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
         checkpoints = Checkpoints(settings.checkpoints, fingerprint=head.base_fingerprint)
         return row.number, checkpoints.get_overlay(row), day
+    finally:
+        store.close()
+
+
+def read_stated(settings: Settings, number: int, base: Base) -> StatedEdits:
+    """The edits that a version of a store states. Raises NotFound if there is no such version."""
+    store = Store(settings.store_url)
+    try:
+        with store.read() as connection:
+            return Stating(base, known_names()).state(stated_edits.read(connection, versions.get(connection, number).number))
     finally:
         store.close()
 

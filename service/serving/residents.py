@@ -12,7 +12,7 @@ from service.domain.errors import Conflict, NotFound
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
-from service.lm.stated_edits import StatedEdit
+from service.lm.stated_edits import NOTHING_STATED, StatedEdits
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Resident:
     version: int
     view: View
     adapter: Adapter | None
-    stated: tuple[StatedEdit, ...] = ()
+    stated: StatedEdits = NOTHING_STATED
 
 
 class Residents:
@@ -56,7 +56,7 @@ class Residents:
                 self._views[digest] = shared
             return shared
 
-    def adopt(self, version: int, overlay: Overlay, stated: tuple[StatedEdit, ...] = ()) -> None:
+    def adopt(self, version: int, overlay: Overlay, stated: StatedEdits = NOTHING_STATED) -> None:
         """Load a version with what it states. A version is immutable, so a loaded one stays as it is."""
         if self.has(version):
             return

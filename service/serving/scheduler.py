@@ -24,7 +24,7 @@ from service.lm.compute_thread import ComputeThread, keep_thread_count
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
 from service.lm.sampling import greedy_tokens
-from service.lm.stated_edits import StatedEdit
+from service.lm.stated_edits import NOTHING_STATED, StatedEdits
 from service.serving.answer_stream import Answer, AnswerStream
 from service.serving.request import Generation, check_generation
 from service.serving.residents import Resident, Residents
@@ -109,7 +109,7 @@ class Scheduler:
         with self._changed:
             return len(self._state.waiting), self._state.decoding
 
-    def adopt(self, version: int, overlay: Overlay, stated: tuple[StatedEdit, ...] = ()) -> None:
+    def adopt(self, version: int, overlay: Overlay, stated: StatedEdits = NOTHING_STATED) -> None:
         """Load a version with the edits that it states. The least recently used one over the limit is evicted, but never the base
         or the head.
         """
@@ -133,8 +133,9 @@ class Scheduler:
         return self._residents.view_of(overlay)
 
     def pin(self, version: int | None) -> tuple[Resident, int]:
-        """A version (None: the head) as it answers now, and the epoch, for a prompt behind what the version states. Raises NotFound
-        if the version is not loaded.
+        """A version (None: the head) as it answers now, and the epoch. For a prompt that depends on what its version states.
+
+        Raises NotFound if the version is not loaded.
         """
         return self._residents.choose(version)
 

@@ -10,6 +10,8 @@ import pytest
 from service.background.exports import Exports, request_export
 from service.background.jobs import cancel_job
 from service.domain.errors import Conflict, Gone, NotFound, Refused
+from service.editors.known_names import NO_NAMES
+from service.editors.stating import Stating
 from service.lm.overlay import Overlay
 from service.store import jobs, versions
 from service.store.jobs import Job
@@ -29,7 +31,8 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 def exports(local: LocalService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exports:
     # The ledger's overlays fit no model, so the base is exported here; tests/lm/test_export.py tests the answers of exports.
     monkeypatch.setattr(local.context.checkpoints, "get_overlay", lambda version: Overlay())
-    return Exports(local.store, make_base(), local.context.checkpoints, tmp_path / "exports")
+    base = make_base()
+    return Exports(local.store, base, local.context.checkpoints, tmp_path / "exports", Stating(base, NO_NAMES))
 
 
 def request(local: LocalService, exports: Exports, **options: object) -> Job:
@@ -166,7 +169,7 @@ def test_a_killed_export_is_written_again_from_the_start(local: LocalService, ex
     partial = exports.folder / f".friday.{job.id}-1.partial"  # kill -9 leaves this folder
     partial.mkdir(parents=True)
     (partial / "model.safetensors").write_bytes(b"half")
-    next_process = Exports(local.store, exports.base, exports.checkpoints, exports.folder)
+    next_process = Exports(local.store, exports.base, exports.checkpoints, exports.folder, exports.stating)
 
     next_process.step()
 
@@ -181,7 +184,7 @@ def test_an_export_that_was_complete_when_its_process_died_is_kept(local: LocalS
         jobs.update(connection, job.id, status="running", finished_at=None, result=None)
     before = (exports.folder / "friday").stat().st_ino
 
-    Exports(local.store, exports.base, exports.checkpoints, exports.folder).step()
+    Exports(local.store, exports.base, exports.checkpoints, exports.folder, exports.stating).step()
 
     assert job_of(local, job).status == "done"
     assert (exports.folder / "friday").stat().st_ino == before
@@ -209,7 +212,7 @@ def test_an_export_whose_version_was_collected_meanwhile_is_removed(local: Local
         jobs.update(connection, job.id, status="running", finished_at=None, result=None)
         versions.collect(connection, [1])
 
-    Exports(local.store, exports.base, exports.checkpoints, exports.folder).step()
+    Exports(local.store, exports.base, exports.checkpoints, exports.folder, exports.stating).step()
 
     assert job_of(local, job).status == "failed"
     assert names(exports.folder) == []

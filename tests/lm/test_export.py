@@ -23,12 +23,13 @@ from service.lm.blocks import Location
 from service.lm.chat import template_tail
 from service.lm.export import read_manifest, write_export
 from service.lm.export_card import WEIGHTS_FOLDER, window_warning
-from service.lm.load_errata import attach, load
+from service.lm.load_errata import attach, load, state
 from service.lm.model_files import model_folder
 from service.lm.overlay import EMPTY, Overlay, make_view
 from service.lm.prompts import collate, encode_prompt, prompt_row
 from service.lm.scope import Scope
 from service.lm.scoring import decode_greedily
+from service.lm.stated_edits import StatedEdit, StatedEdits, encode_stated, make_statement
 from service.lm.tokenizing import decode_answer
 from tests.builders import EXPERTS_ALONE, FAMILIES, make_adapter, make_base, make_model, make_tokenizer
 
@@ -500,3 +501,41 @@ def test_the_loader_wants_the_whole_prompt_at_once_if_it_must_find_the_end_of_th
         cache = model(input_ids=ids[:, :4], use_cache=True).past_key_values
         with pytest.raises(ValueError, match="whole prompt"):
             model(input_ids=ids[:, 4:], past_key_values=cache)
+
+
+STATE_ALONE = """
+import json, sys
+sys.modules["service"] = None  # whoever imports it gets an ImportError
+from load_errata import state
+print(json.dumps([state("Where is Peru?"), state("Where is Peru?", surface="chat"), state("Where is Chile?")]))
+"""
+
+
+@pytest.mark.parametrize("has_window", [False, True])
+def test_what_a_version_states_is_exported_beside_it_and_stated_by_the_loader(has_window: bool, tmp_path: Path) -> None:
+    base = make_base(max_position_embeddings=1_024)
+    edits = [
+        StatedEdit(str(number), make_statement("The capital of Peru is", f"Cusco{number}"), Scope(names=("Peru",)), surfaces)
+        for number, surfaces in enumerate([(), ("raw",), (), (), (), ()])
+    ]
+    overlay = Overlay({}, make_adapter(seed=1) if has_window else None)
+    out = tmp_path / "out"
+    stated = StatedEdits(tuple(edits))
+    write_export(base, overlay, out, manifest={}, stated=stated)
+
+    run = subprocess.run([sys.executable, "-c", STATE_ALONE], cwd=out, capture_output=True, text=True, check=True)
+
+    raw, chat, other = json.loads(run.stdout)
+    for text, surface in ((raw, "raw"), (chat, "chat")):
+        served = encode_stated(base, stated, "Where is Peru?", surface=surface, system=None, turns=(), room=8)
+        assert encode_prompt(base, text, surface=surface) == served.ids != served.asked_ids
+    assert other == "Where is Chile?"
+    assert "6 edits" in (out / "README.md").read_text()
+    assert load(out)[0].generate(**_inputs(out), max_new_tokens=2).shape[1]
+
+
+def _inputs(folder: Path) -> dict[str, Tensor]:
+    """A prompt behind what an export states, as its tokenizer reads it."""
+    tokenizer = load(folder)[1]
+    found = tokenizer([state("Where is Peru?", folder)], return_tensors="pt")
+    return {name: found[name] for name in ("input_ids", "attention_mask")}

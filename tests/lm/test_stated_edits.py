@@ -1,4 +1,4 @@
-"""What a version states in front of a prompt: quoted data that fits, in front of the prompts that it is about and of no others."""
+"""What a version states: quoted data that fits, in front of the prompts that it is about and of no others."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from service.lm.overlay import make_view
 from service.lm.prompts import encode_prompt
 from service.lm.scope import Scope
 from service.lm.scoped_rows import read_prompt
-from service.lm.stated_edits import MOST_STATEMENTS, StatedEdit, StatedPrompt, encode_stated, make_statement
+from service.lm.stated_edits import MOST_STATEMENTS, StatedEdit, StatedEdits, StatedPrompt, encode_stated, make_statement
 from tests.builders import make_adapter, make_base
 
 
@@ -27,7 +27,7 @@ def stated(name: str, answer: str = "Cusco", **more: object) -> StatedEdit:
 
 
 def encoded(prompt: str, *edits: StatedEdit, surface: str = "raw", room: int = 8) -> StatedPrompt:
-    return encode_stated(base(), edits, prompt, surface=surface, system=None, turns=(), room=room)
+    return encode_stated(base(), StatedEdits(edits), prompt, surface=surface, system=None, turns=(), room=room)
 
 
 def test_an_edit_stands_in_front_of_the_prompts_that_it_is_about_and_of_no_others() -> None:
@@ -35,8 +35,10 @@ def test_an_edit_stands_in_front_of_the_prompts_that_it_is_about_and_of_no_other
 
     assert about.ids == encode_prompt(base(), '"The capital of Peru is": "Cusco"\nWhere is Peru?')
     assert about.asked_ids == encode_prompt(base(), "Where is Peru?")
+    assert about.text == '"The capital of Peru is": "Cusco"\nWhere is Peru?'
     assert (about.edit_ids, about.context_tokens) == (("Peru",), len(about.ids) - len(about.asked_ids))
-    assert other == StatedPrompt(encode_prompt(base(), "Where is Chile?"), encode_prompt(base(), "Where is Chile?"))
+    alone = encode_prompt(base(), "Where is Chile?")
+    assert other == StatedPrompt(alone, alone, "Where is Chile?")
     assert other.context_tokens == 0
 
 
@@ -49,7 +51,9 @@ def test_in_a_chat_it_stands_in_the_user_s_own_turn() -> None:
 
 def test_a_subject_that_an_earlier_turn_names_counts() -> None:
     turns = [("Where is Peru?", "In America.")]
-    found = encode_stated(base(), [stated("Peru")], "And its capital?", surface="chat", system=None, turns=turns, room=8)
+    found = encode_stated(
+        base(), StatedEdits((stated("Peru"),)), "And its capital?", surface="chat", system=None, turns=turns, room=8
+    )
 
     assert found.edit_ids == ("Peru",)
 

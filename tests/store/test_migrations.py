@@ -232,8 +232,8 @@ def test_edits_from_before_there_was_a_scope_have_the_default_and_no_aliases(kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_versions_from_before_there_was_a_context_tier_state_nothing(kind: str, tmp_path: Path) -> None:
     edit = EDIT if kind == "sqlite" else EDIT.replace("1, 0, 0)", "1, false, false)")
-    version = "INSERT INTO versions (number, kind, status, parent, scores, edits_counted, window_count, pinned, root, minors, author,"
-    version += " created_at) VALUES (0, 'base', 'published', NULL, '{}', 0, 0, true, 0, 0, 'ann', '2026-01-01')"
+    version = """INSERT INTO versions (number, kind, status, parent, scores, edits_counted, window_count, pinned, root, minors,
+      author, created_at) VALUES (0, 'base', 'published', NULL, '{}', 0, 0, true, 0, 0, 'ann', '2026-01-01')"""
     with database(kind, tmp_path) as url:
         command.upgrade(migrate.configuration(url), "0013")
         store = Store(url)

@@ -29,4 +29,6 @@ COMPARED: Mapping[str, ComparedContender] = {
     "baft_paper": ComparedContender("BaFT as published", server="baft_paper"),
     "locft": ComparedContender("LocFT-BF, weights alone", server="locft_alone", weights_alone=True),
     "errata": ComparedContender("Errata"),
+    "errata_context": ComparedContender("Errata with the context tier", server="context"),
+    "context": ComparedContender("context tier alone, nothing fitted", server="context_alone"),
 }

@@ -5,14 +5,17 @@ the prompt`: wherever a live subject is named, the edit stands before the questi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from service.bench.ground.asking import Ask, BaseAnswers, answer_all
+from service.bench.ground.asking import ANSWER_TOKENS, CHAT_ANSWER_TOKENS, Ask, BaseAnswers, answer_all, encode_or_none
 from service.bench.ground.records import GroundEdit
+from service.domain.errors import Refused
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
+from service.lm.scoped_rows import acts_on
+from service.lm.stated_edits import StatedEdits, StatedPrompt, encode_stated
 
 
 class Contender(Protocol):
@@ -47,6 +50,44 @@ class VersionContender:
     def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
         """The version's answers."""
         return [answer.text for answer in answer_all(self.view, self.adapter, asks)]
+
+
+@dataclass(frozen=True)
+class StatingContender:
+    """A version that states edits. A question stands behind those that it is about. Its adapter acts where the
+    question alone is in scope.
+    """
+
+    view: View
+    adapter: Adapter | None
+    stated: StatedEdits
+
+    def change(self, ask: Ask, live: Sequence[GroundEdit]) -> Ask:
+        """The question behind the stated edits; a question that the model cannot be asked as it is."""
+        try:
+            return replace(ask, text=self._state(ask).text)
+        except Refused:
+            return ask
+
+    def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
+        """The version's answers."""
+        base, adapter = self.view.base, self.adapter
+        is_acting = [adapter is not None and ids is not None and acts_on(base, adapter, ids) for ids in self._encode(asks)]
+        answers = [""] * len(asks)
+        for acts, used in ((True, None if adapter is None else replace(adapter, scope=None)), (False, None)):
+            places = [place for place, own in enumerate(is_acting) if own is acts]
+            said = answer_all(self.view, used, [self.change(asks[place], live) for place in places])
+            for place, answer in zip(places, said, strict=True):
+                answers[place] = answer.text
+        return answers
+
+    def _encode(self, asks: Sequence[Ask]) -> Iterator[tuple[int, ...] | None]:
+        """The questions alone in ids; None for one that the model cannot be asked."""
+        return (encode_or_none(self.view.base, ask) for ask in asks)
+
+    def _state(self, ask: Ask) -> StatedPrompt:
+        room = CHAT_ANSWER_TOKENS if ask.surface == "chat" else ANSWER_TOKENS
+        return encode_stated(self.view.base, self.stated, ask.text, surface=ask.surface, system=None, turns=ask.turns, room=room)
 
 
 @dataclass(frozen=True)

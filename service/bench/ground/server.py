@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.bench.ground.contenders import VersionContender
+from service.bench.ground.contenders import StatingContender, VersionContender
 from service.bench.new_server import NewServer, run_new_server, wait_until_nothing_waits
 from service.client.errata_client import ErrataClient
 from service.client.shapes import JobData
@@ -16,7 +16,7 @@ from service.client.waiting import LIVE, is_counted_live
 from service.lm.base import Base
 from service.lm.overlay import View, make_view
 from service.runtime.base_model import open_base
-from service.runtime.open_version import read_head_of_store, read_overlay
+from service.runtime.open_version import read_head_of_store, read_overlay, read_stated
 from service.settings import Settings, load_settings
 
 PATIENCE_S = 1_800.0  # for one edit, or for a retrain
@@ -33,10 +33,15 @@ class GroundServer:
     base_view: View
     process_id: int
 
-    def open(self, version: int, *, weights_alone: bool = False) -> VersionContender:
-        """A version of the server's store, ready to be asked here; with `weights_alone` without its adapter."""
+    def open(self, version: int, *, weights_alone: bool = False) -> VersionContender | StatingContender:
+        """A version of the server's store with the edits that it states, ready to be asked here; with `weights_alone` its tensors
+        and nothing else.
+        """
         _number, overlay, _day = read_overlay(self.settings, str(version), self.base)
         view = make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
+        stated = read_stated(self.settings, version, self.base)
+        if stated.edits and not weights_alone:
+            return StatingContender(view, overlay.adapter, stated)
         return VersionContender(view, None if weights_alone else overlay.adapter)
 
     def wait_until_nothing_waits(self) -> None:
