@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from service.api.body_limits import READER, BodyMemory, BodyReservation
+from service.api.openai_api.envelope import to_response
 from service.api.origin import Origins, is_health_check
 from service.api.path_ids import check_address
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
@@ -68,7 +69,7 @@ class RequestMiddleware:
                     raise
                 if not isinstance(error, Problem):
                     log.error("unexpected error", error=type(error).__name__, frames=frames_of(error)[-12:])
-                await problem_of(error).response()(dict(scope), receive, line.send)
+                await to_response(problem_of(error), scope["path"])(dict(scope), receive, line.send)
             finally:
                 line.write()
 

@@ -5,7 +5,7 @@ cannot be encoded), into an answer of 50 MB, and into a leak of a prompt.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,11 @@ INTERNAL = Kind("internal", 500, "The server failed; the request may be repeated
 CORRUPT = Kind("corrupt", 409, "The stored bytes of the resource are damaged.")
 UNCOMPUTABLE = Kind("uncomputable", 500, "The model fails on this request; repeating it does not help.")
 UNAVAILABLE = Kind("unavailable", 503, "The server cannot do this now.")
+OVERLOADED = Kind("overloaded", 503, "Too many requests wait already.")
 
 KINDS = (
     *(MALFORMED, BAD_HOST, CROSS_ORIGIN, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG),
-    *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNCOMPUTABLE, UNAVAILABLE),
+    *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNCOMPUTABLE, UNAVAILABLE, OVERLOADED),
 )
 # The first class that matches an error decides, so subclasses come first.
 KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
@@ -67,6 +68,7 @@ KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
     (errors.Gone, GONE),
     (errors.Stale, STALE),
     (errors.Conflict, CONFLICT),
+    (errors.Overloaded, OVERLOADED),
     (errors.Unavailable, UNAVAILABLE),
     (errors.Uncomputable, UNCOMPUTABLE),
     (errors.Corrupt, CORRUPT),
@@ -138,8 +140,14 @@ def problem_of(error: Exception) -> Problem:
             return Problem(INTERNAL, "The server met an unexpected error; its log has the details.")
 
 
-def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
-    """Answer every error of `app`, whose routes are those of `routers`, with a problem."""
+def _respond(problem: Problem, path: str) -> Response:
+    return problem.response()
+
+
+def install(app: FastAPI, routers: Sequence[APIRouter] = (), respond: Callable[[Problem, str], Response] = _respond) -> None:
+    """Answer every error of `app`, whose routes are those of `routers`, with a problem, in the form that `respond` gives it for
+    an address.
+    """
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
@@ -147,7 +155,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
             problem.headers = {"Allow": ", ".join(methods)}
         if problem.kind.status >= 500 or problem.kind is CORRUPT:
             log.error("request failed", problem=problem.kind.name, error=type(error).__name__, frames=frames_of(error)[-12:])
-        return problem.response()
+        return respond(problem, request.url.path)
 
     for kind in (Problem, errors.ServiceError, RequestValidationError, HTTPException, DBAPIError):
         app.add_exception_handler(kind, answer)

@@ -9,6 +9,7 @@ ServiceError
 ├── Conflict       the request is valid, but the state forbids it
 │   └── Stale      a compare-and-swap failed: the head has moved
 ├── Unavailable    try again later
+│   ├── Overloaded too many requests wait already
 │   └── Unreadable this process cannot read stored bytes now; the bytes themselves may be sound
 ├── Uncomputable   the model fails on this request each time; repeating it does not help
 └── Corrupt        stored bytes differ from what the rows say; an operator must look
@@ -61,6 +62,10 @@ class Unavailable(ServiceError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """Too many requests wait already."""
 
 
 class Unreadable(Unavailable):

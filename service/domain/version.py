@@ -49,6 +49,11 @@ class Version:
     base_fingerprint: str | None = None  # of the base model that its overlay belongs to; None: it is not read from the store
     base_name: str | None = None
 
+    def check_kept(self) -> None:
+        """Raise Gone if the version was collected."""
+        if self.status is VersionStatus.COLLECTED:
+            raise Gone("this version was collected; only its record is kept")
+
     def check_base(self, fingerprint: str) -> None:
         """Raise Gone if the version is of another base model than the one with this fingerprint."""
         if self.base_fingerprint not in (None, fingerprint):

@@ -8,8 +8,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from service.domain.errors import Corrupt, Gone, Unreadable
-from service.domain.version import Version, VersionStatus
+from service.domain.errors import Corrupt, Unreadable
+from service.domain.version import Version
 from service.lm import checkpoint
 from service.lm.checkpoint_store import CheckpointStore
 from service.lm.overlay import EMPTY, Overlay
@@ -74,8 +74,7 @@ class Checkpoints:
 
         The bytes decide, and not a row that says `corrupt`: the right bytes may have been put back.
         """
-        if version.status is VersionStatus.COLLECTED:
-            raise Gone("this version was collected; only its record is kept")
+        version.check_kept()
         version.check_base(self.fingerprint)
         return self.get(version.digest)
 

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import console, openapi, problems
 from service.api.middleware import RequestMiddleware
-from service.api.routes import admin, edits, evaluations, generate, health, jobs, versions
+from service.api.openai_api.envelope import to_response
+from service.api.routes import admin, edits, evaluations, generate, health, jobs, openai, versions
 from service.api.state import ServerState
 from service.runtime.assembly import open_server
 from service.settings import Settings
@@ -16,7 +17,7 @@ from service.telemetry.log import configure_logging
 
 ROUTERS = (
     *(edits.router, generate.router, versions.router, admin.router, jobs.router, evaluations.router),
-    *(health.router, console.router),
+    *(openai.router, health.router, console.router),
 )
 
 
@@ -45,7 +46,7 @@ def create_app(settings: Settings, server: ServerState | None = None) -> FastAPI
     )
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app, ROUTERS)
+    problems.install(app, ROUTERS, to_response)
     openapi.describe(app)
     app.add_middleware(RequestMiddleware, settings=settings)
     return app

@@ -7,7 +7,7 @@ longer, and at most `max_new_tokens` tokens are stored for it. Knows no batches.
 import secrets
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -22,9 +22,20 @@ from service.serving.request import FinishReason, Generation
 from service.serving.residents import Resident
 
 
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """The natural logarithms of probabilities at one position, by the model's own distribution, whatever the temperature: of the
+    token that was chosen, and of the likeliest ones, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The completion: leading white space stripped, cut before a stop string, `ids` without the ending token."""
+    """The completion: white space in front stripped unless kept, cut before a stop string; `ids` without the ending token."""
 
     text: str
     ids: tuple[int, ...]
@@ -34,6 +45,7 @@ class Answer:
     prompt_tokens: int
     context_tokens: int  # of what stood in front of the prompt
     completion_tokens: int
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of each token, if they were asked for
 
 
 class AnswerStream:
@@ -53,6 +65,8 @@ class AnswerStream:
         self._base = base
         self._epoch = epoch
         self._ids: list[int] = []
+        self._logprobs: list[TokenLogprobs] = []
+        self._subscriber: Callable[[], None] | None = None
         self._changed = threading.Condition()
         seed = secrets.randbits(63) if generation.seed is None else generation.seed % 2**63
         self._generator = torch.Generator().manual_seed(seed)
@@ -62,7 +76,7 @@ class AnswerStream:
         try:
             while not self._wait_for_more(read):
                 ids = tuple(self._ids)
-                text = settled_text(self._base, ids, self.generation.stop)
+                text = self.settled()
                 if len(text) > sent:
                     yield text[sent:]
                 read, sent = len(ids), max(sent, len(text))
@@ -76,6 +90,19 @@ class AnswerStream:
     def result(self, timeout_s: float | None = None) -> Answer:
         """Wait for the answer. Raises its error, or TimeoutError after `timeout_s` seconds."""
         return self.answer.result(timeout_s)
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after every token and at the end, in the thread that decodes. It must neither block nor raise."""
+        self._subscriber = on_change
+
+    def settled(self) -> str:
+        """The text so far, as far as no further token can change it."""
+        return settled_text(self._base, self._ids, self.generation.stop, keeps_space=self.generation.keeps_space)
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """The probabilities of the tokens so far, if they were asked for."""
+        return tuple(self._logprobs)
 
     def cancel(self) -> None:
         """End the answer before its next token."""
@@ -96,10 +123,14 @@ class AnswerStream:
 
     def choose(self, logits: Tensor, likeliest: int) -> int:
         """The next token, given its logits (V,) and their largest one's token `likeliest`."""
-        if self.generation.temperature == 0:
-            return likeliest
-        point = torch.rand(1, generator=self._generator)
-        return int(sample_tokens(logits[None], point, temperature=self.generation.temperature, top_p=self.generation.top_p))
+        token = likeliest
+        if self.generation.temperature > 0:
+            point = torch.rand(1, generator=self._generator)
+            temperature, top_p = self.generation.temperature, self.generation.top_p
+            token = int(sample_tokens(logits[None], point, temperature=temperature, top_p=top_p))
+        if self.generation.top_logprobs is not None and token not in self._base.eos_ids:
+            self._logprobs.append(measure_logprobs(logits, token, self.generation.top_logprobs))
+        return token
 
     def take(self, token: int) -> FinishReason | None:
         """Add a token. Returns the reason if the token ends the answer, else None."""
@@ -114,7 +145,7 @@ class AnswerStream:
     def finish(self, reason: FinishReason) -> None:
         """Deliver the answer."""
         answer = Answer(
-            text=whole_text(self._base, self._ids, self.generation.stop),
+            text=whole_text(self._base, self._ids, self.generation.stop, keeps_space=self.generation.keeps_space),
             ids=tuple(self._ids),
             version=self.resident.version,
             epoch=self._epoch,
@@ -122,6 +153,7 @@ class AnswerStream:
             prompt_tokens=len(self.generation.prompt_ids) - self.generation.context_tokens,
             context_tokens=self.generation.context_tokens,
             completion_tokens=len(self._ids),
+            logprobs=self.logprobs,
         )
         self.answer.set_result(answer)
         self._wake_reader()
@@ -135,9 +167,18 @@ class AnswerStream:
     def _wake_reader(self) -> None:
         with self._changed:
             self._changed.notify_all()
+        if self._subscriber is not None:
+            self._subscriber()
 
     def _wait_for_more(self, read: int) -> bool:
         """Wait for more tokens than `read`, or for the end. Returns whether the answer has ended."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._ids) > read or self.answer.done())
             return self.answer.done()
+
+
+def measure_logprobs(logits: Tensor, token: int, most: int) -> TokenLogprobs:
+    """The probabilities at one position, given its logits (V,)."""
+    shares = torch.log_softmax(logits.detach().float(), -1)
+    values, tokens = shares.topk(min(most, len(shares)))
+    return TokenLogprobs(token, float(shares[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))

@@ -12,6 +12,7 @@ from typing import Literal
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base
 
+MOST_LOGPROBS = 20  # likeliest tokens of one position
 FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 
 
@@ -27,6 +28,8 @@ class Generation:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     deadline: float | None = None
+    keeps_space: bool = False  # the text begins with the model's own white space
+    top_logprobs: int | None = None  # the likeliest tokens that are told of each position; None: no probabilities at all
     cancelled: threading.Event = field(default_factory=threading.Event)
     asked_ids: Sequence[int] | None = None  # the prompt without what its version states in front of it; None: nothing is
 
@@ -52,5 +55,7 @@ def check_generation(base: Base, generation: Generation) -> None:
         raise Refused("temperature must be 0 or a finite positive number.", field="temperature")
     if not 0 < generation.top_p <= 1:
         raise Refused("top_p must be more than 0 and at most 1.", field="top_p")
+    if generation.top_logprobs is not None and not 0 <= generation.top_logprobs <= MOST_LOGPROBS:
+        raise Refused(f"top_logprobs must be 0 to {MOST_LOGPROBS}.", field="top_logprobs")
     if any(not text for text in generation.stop):
         raise Refused("A stop string must not be empty.", field="stop")

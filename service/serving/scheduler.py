@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from service.domain.errors import Corrupt, ServiceError, Unavailable, Uncomputable
+from service.domain.errors import Corrupt, Overloaded, ServiceError, Unavailable, Uncomputable
 from service.lm.base import Base
 from service.lm.compute_thread import ComputeThread, keep_thread_count
 from service.lm.decoding import Decoding
@@ -142,7 +142,8 @@ class Scheduler:
     def submit(self, generation: Generation, pinned: tuple[Resident, int] | None = None) -> AnswerStream:
         """Accept a request and pin it to its version, unless it is `pinned` already. Returns the stream of its answer.
 
-        Raises Refused or TooLong for an invalid request, NotFound if the version is not loaded, Unavailable if too many wait.
+        Raises Refused or TooLong for an invalid request, NotFound if the version is not loaded, Overloaded if too many
+        wait, Unavailable at a stop.
         """
         self._require_sound()
         check_generation(self.base, generation)
@@ -152,7 +153,7 @@ class Scheduler:
             if self._state.closing:
                 raise Unavailable("The server is stopping.")
             if len(self._state.waiting) >= self._queue_limit:
-                raise Unavailable("Too many requests are waiting for an answer.")
+                raise Overloaded("Too many requests are waiting for an answer.")
             self._state.waiting.append(stream)
             self._changed.notify_all()
         return stream

@@ -69,6 +69,13 @@ def read_page(connection: Connection, *, limit: int, before: int | None = None) 
     return [_version(row) for row in connection.execute(select).mappings()]
 
 
+def read_kept(connection: Connection, *, since: int, limit: int) -> list[Version]:
+    """Versions that answer, from a number on, newest first."""
+    kept = (t.versions.c.number >= since, t.versions.c.status == VersionStatus.PUBLISHED)
+    select = _select().where(*kept).order_by(t.versions.c.number.desc()).limit(limit)
+    return [_version(row) for row in connection.execute(select).mappings()]
+
+
 def find_latest_retrain(connection: Connection, version: Version, *, kinds: Collection[str], minors: int) -> Version | None:
     """The last version of some kinds up to `version` with `minors` minor retrains since the same major one; None if there is
     none.

@@ -1,21 +1,21 @@
 """`/generate`: ask the model. An answer is never cached, and a client that goes away stops costing."""
 
-import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from service.api.async_answers import collect_answers
 from service.api.explanations import explain
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, UNCOMPUTABLE, responses
 from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
 from service.api.state import State
 from service.api.strict_json import StrictRoute
-from service.domain.errors import TooLong, Unavailable
+from service.domain.errors import TooLong
 from service.lm.stated_edits import StatedPrompt, encode_stated
 from service.serving.residents import Resident
-from service.serving.scheduler import Answer, AnswerStream, Generation
+from service.serving.scheduler import Generation
 
 router = APIRouter(tags=["generate"], route_class=StrictRoute)
 # A page of another site cannot send it, and who only reads (`GET`) teaches nothing: a link would be enough for that.
@@ -54,7 +54,7 @@ async def _answer(server: State, question: GenerateIn, request: Request, respons
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     pinned, prompt, generation = await to_thread.run_sync(_read_question, server, question, limiter=server.encoders)
     stream = server.serving.submit(generation, pinned)
-    answer = await _collect_unless_disconnected(request, stream)
+    (answer,) = await collect_answers(request, [stream])
     explanation = None
     if question.explain:  # in a thread of the other routes, as it reads the database
         explanation = await to_thread.run_sync(explain, server, stream.resident, prompt)
@@ -103,23 +103,3 @@ def _read_question(server: State, question: GenerateIn) -> tuple[tuple[Resident,
         deadline=time.monotonic() + server.settings.generation.deadline_s,
     )
     return (resident, epoch), prompt, generation
-
-
-async def _collect_unless_disconnected(request: Request, stream: AnswerStream) -> Answer:
-    """The whole answer; if the client goes away first, decoding stops and Unavailable is raised to nobody."""
-    answer = asyncio.wrap_future(stream.answer)
-    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
-    try:
-        both: set[asyncio.Future[Any]] = {answer, leaving}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise Unavailable("the client went away before the answer was complete")
-        return answer.result()
-    finally:
-        stream.cancel()
-        leaving.cancel()
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
