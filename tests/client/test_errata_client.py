@@ -93,6 +93,7 @@ def test_every_operation_of_the_api_has_a_call() -> None:
     paths = create_app(Settings()).openapi()["paths"]
     names = ("edit_id", "job_id", "eval_id", "number")
     operations = {(method, path) for path, methods in paths.items() for method in methods} - {("get", "/generate")}
+    operations = {(method, path) for method, path in operations if not path.startswith("/v1/")}  # these have clients of their own
     for name in names:
         operations = {(method, path.replace(f"{{{name}}}", "1")) for method, path in operations}
     assert sent == operations
