@@ -9,6 +9,24 @@ from fastapi import Request
 
 from service.domain.errors import Unavailable
 from service.serving.answer_stream import Answer, AnswerStream
+from service.serving.request import Generation
+from service.serving.residents import Resident
+from service.serving.scheduler import Scheduler
+
+
+def submit_all(serving: Scheduler, asked: Sequence[tuple[Generation, tuple[Resident, int]]]) -> list[AnswerStream]:
+    """Submit requests, each to the version that it is pinned to, or none of them: if one finds no place, those before it are
+    cancelled.
+    """
+    streams: list[AnswerStream] = []
+    try:
+        for generation, pinned in asked:
+            streams.append(serving.submit(generation, pinned))
+    except Exception:
+        for stream in streams:
+            stream.cancel()
+        raise
+    return streams
 
 
 async def iterate_deltas(stream: AnswerStream) -> AsyncIterator[str]:

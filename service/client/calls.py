@@ -8,6 +8,8 @@ from typing import Any, Generic, Literal, TypeVar, Unpack
 from service.client.shapes import (
     AnswerData,
     BasesData,
+    ComparedAnswersData,
+    CompareOptions,
     ComparisonData,
     EditData,
     EditInput,
@@ -77,6 +79,11 @@ def retract(edit_id: str, *, restore_previous: bool = False, wait_s: float = 0.0
 def generate(prompt: str, **options: Unpack[GenerateOptions]) -> Steps[AnswerData]:
     """Ask the model: the head, unless `version` names another one."""
     return send(Send("POST", "/generate", body={"prompt": prompt, **options}))
+
+
+def ask_versions(prompt: str, versions: Sequence[int | str], **options: Unpack[CompareOptions]) -> Steps[ComparedAnswersData]:
+    """Ask several versions the same: each a number, `head` or `base`."""
+    return send(Send("POST", "/compare", body={"prompt": prompt, "versions": list(versions), **options}))
 
 
 def list_versions(*, limit: int = PAGE_ITEMS) -> Listing[VersionData]:

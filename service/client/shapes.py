@@ -177,10 +177,11 @@ class GenerateInput(TypedDict):
     system: NotRequired[str | None]
     turns: NotRequired[list[TurnInput]]
     explain: NotRequired[bool]
+    stream: NotRequired[bool]
 
 
 class GenerateOptions(TypedDict, total=False):
-    """A prompt's options: everything of `GenerateInput` but the prompt."""
+    """A prompt's options: everything of `GenerateInput` but the prompt, and but `stream`: the client reads whole answers."""
 
     max_new_tokens: int
     temperature: float
@@ -192,6 +193,19 @@ class GenerateOptions(TypedDict, total=False):
     system: str | None
     turns: list[TurnInput]
     explain: bool
+
+
+class CompareOptions(TypedDict, total=False):
+    """The options of a question to several versions."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: list[str]
+    surface: SurfaceText
+    system: str | None
+    turns: list[TurnInput]
 
 
 class ExplanationData(TypedDict):
@@ -214,6 +228,12 @@ class AnswerData(TypedDict):
     context_tokens: int
     completion_tokens: int
     explanation: ExplanationData | None
+
+
+class ComparedAnswersData(TypedDict):
+    """What several versions said to one question, in the order in which they were named."""
+
+    answers: list[AnswerData]
 
 
 class MeasuredData(TypedDict):

@@ -103,7 +103,7 @@ class StatedPrompt:
 def make_statement(prompt: str, target: str) -> str:
     """An edit as one line of data. Both texts are quoted as JSON quotes them, so that neither can end its quotes."""
     quoted = (json.dumps(normalise(text), ensure_ascii=False) for text in (prompt, target))
-    return "{}: {}".format(*quoted)
+    return "{} is answered with {}.".format(*quoted)
 
 
 def encode_stated(

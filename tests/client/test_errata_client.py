@@ -85,6 +85,7 @@ def test_every_operation_of_the_api_has_a_call() -> None:
     client.get_evaluation("1")
     client.cancel_evaluation("1")
     client.compare_versions([1, 2])
+    client.ask_versions("x", ["base", "head"])
     client.get_model()
     for probe in ("live", "startup", "ready"):
         client.get_health(probe)  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ def test_every_operation_of_the_api_has_a_call() -> None:
     for name in names:
         operations = {(method, path.replace(f"{{{name}}}", "1")) for method, path in operations}
     assert sent == operations
-    changing = [request for request in network.requests if request.method == "POST" and request.url.path != "/generate"]
+    changing = [one for one in network.requests if one.method == "POST" and one.url.path not in ("/generate", "/compare")]
     assert all(request.headers["Idempotency-Key"] for request in changing)
 
 

@@ -14,6 +14,7 @@ NAMES = {
     "BasesData": "BasesOut",
     "BasisData": "BasisOut",
     "BlockData": "BlockOut",
+    "ComparedAnswersData": "ComparedAnswersOut",
     "ComparedData": "ComparedOut",
     "ComparedFigureData": "SideBySideOut",
     "ComparisonData": "ComparisonOut",
@@ -98,8 +99,9 @@ def test_the_moments_of_a_next_try_are_those_of_its_schema() -> None:
 def test_every_shape_is_held_to_a_schema() -> None:
     found = {name for name, shape in vars(shapes).items() if hasattr(shape, "__required_keys__")}
 
-    assert found - {"GenerateOptions"} == set(NAMES)
+    assert found - {"GenerateOptions", "CompareOptions"} == set(NAMES)
 
 
 def test_the_options_of_a_prompt_are_the_fields_of_its_schema_but_the_prompt() -> None:
-    assert set(shapes.GenerateOptions.__annotations__) == set(SCHEMAS["GenerateIn"]["properties"]) - {"prompt"}
+    assert set(shapes.GenerateOptions.__annotations__) == set(SCHEMAS["GenerateIn"]["properties"]) - {"prompt", "stream"}
+    assert set(shapes.CompareOptions.__annotations__) == set(SCHEMAS["CompareIn"]["properties"]) - {"prompt", "versions"}

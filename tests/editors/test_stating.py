@@ -28,7 +28,7 @@ def about(edits: StatedEdits, prompts: Sequence[str]) -> list[str]:
 def test_an_edit_with_a_subject_is_stated_where_the_subject_or_an_alias_is_named() -> None:
     found = stated(edit("The capital of Peru is", subject="Peru", aliases=("Piruw",)))
 
-    assert [each.statement for each in found.edits] == ['"The capital of Peru is": "Cusco"']
+    assert [each.statement for each in found.edits] == ['"The capital of Peru is" is answered with "Cusco".']
     prompts = ["Where is Peru?", "Piruw's flag", "The capital of Chile is"]
     assert about(found, prompts) == ["Where is Peru?", "Piruw's flag"]
 

@@ -33,9 +33,9 @@ def encoded(prompt: str, *edits: StatedEdit, surface: str = "raw", room: int = 8
 def test_an_edit_stands_in_front_of_the_prompts_that_it_is_about_and_of_no_others() -> None:
     about, other = encoded("Where is Peru?", stated("Peru")), encoded("Where is Chile?", stated("Peru"))
 
-    assert about.ids == encode_prompt(base(), '"The capital of Peru is": "Cusco"\nWhere is Peru?')
+    assert about.ids == encode_prompt(base(), '"The capital of Peru is" is answered with "Cusco".\nWhere is Peru?')
     assert about.asked_ids == encode_prompt(base(), "Where is Peru?")
-    assert about.text == '"The capital of Peru is": "Cusco"\nWhere is Peru?'
+    assert about.text == '"The capital of Peru is" is answered with "Cusco".\nWhere is Peru?'
     assert (about.edit_ids, about.context_tokens) == (("Peru",), len(about.ids) - len(about.asked_ids))
     alone = encode_prompt(base(), "Where is Chile?")
     assert other == StatedPrompt(alone, alone, "Where is Chile?")
@@ -45,7 +45,7 @@ def test_an_edit_stands_in_front_of_the_prompts_that_it_is_about_and_of_no_other
 def test_in_a_chat_it_stands_in_the_user_s_own_turn() -> None:
     found = encoded("Where is Peru?", stated("Peru"), surface="chat")
 
-    text = '"The capital of Peru is": "Cusco"\n\nWhere is Peru?'
+    text = '"The capital of Peru is" is answered with "Cusco".\n\nWhere is Peru?'
     assert found.ids == encode_prompt(base(), text, surface="chat")
 
 
@@ -71,7 +71,10 @@ def test_a_statement_is_one_line_of_two_quoted_texts_whatever_they_hold(target: 
 
     assert line.splitlines() == [line]
     first, end = json.JSONDecoder().raw_decode(line)
-    assert (first, line[end : end + 2], json.loads(line[end + 2 :])) == ('Say "no" to Peru', ": ", " ".join(target.split()))
+    between = " is answered with "
+    assert (first, line[end : end + len(between)]) == ('Say "no" to Peru', between)
+    second, last = json.JSONDecoder().raw_decode(line[end + len(between) :])
+    assert (second, line[end + len(between) + last :]) == (" ".join(target.split()), ".")
 
 
 def test_no_statement_becomes_a_control_token() -> None:

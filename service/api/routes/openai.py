@@ -7,7 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.async_answers import collect_answers
+from service.api.async_answers import collect_answers, submit_all
 from service.api.openai_api.answers import count_usage, describe_choices, open_reply
 from service.api.openai_api.models import list_models, read_model
 from service.api.openai_api.pieces import iterate_pieces
@@ -16,7 +16,6 @@ from service.api.openai_api.schemas import ChatIn, CompletionIn
 from service.api.sse import respond
 from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
-from service.serving.answer_stream import AnswerStream
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=StrictRoute)
 
@@ -53,23 +52,11 @@ async def _answer(
     version = questions.resident.version
     headers = {"X-Model-Version": str(version), "X-Model-Epoch": str(questions.epoch)}
     reply = open_reply(server, version, is_chat=isinstance(body, ChatIn), now=time.time())
-    streams = _submit(server, questions)
+    pinned = (questions.resident, questions.epoch)
+    streams = submit_all(server.serving, [(each.generation, pinned) for each in questions.asked])
     if body.stream:
         return await respond(iterate_pieces(server, body, questions, reply, streams), headers)
     answers = await collect_answers(request, streams)
     choices = await run_in_threadpool(describe_choices, server.base, body, questions, answers)
     response.headers.update({**headers, "Cache-Control": "no-store"})
     return reply.whole(choices, count_usage(answers, body.choices))
-
-
-def _submit(server: ServerState, questions: ChoiceRequests) -> list[AnswerStream]:
-    """Submit all questions, or none: if one finds no place, those before it are cancelled."""
-    streams: list[AnswerStream] = []
-    try:
-        for question in questions.asked:
-            streams.append(server.serving.submit(question.generation, (questions.resident, questions.epoch)))
-    except Exception:
-        for stream in streams:
-            stream.cancel()
-        raise
-    return streams

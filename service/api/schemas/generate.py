@@ -9,6 +9,7 @@ from service.api.text_types import LARGEST_INTEGER, VERSION, StopString, Words
 
 MOST_TOKENS = 256
 MOST_TURNS = 64
+MOST_COMPARED = 8  # versions that answer one question
 Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Literal["head", "base"]
 VersionText = Annotated[str, VERSION, Field(description="a number, `head` or `base`")]
 EXAMPLE_QUESTION: dict[str, Any] = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
@@ -30,6 +31,7 @@ EXAMPLE_EXPLANATION: dict[str, Any] = {
 }
 MOST_EXPLAINED = 32  # ids of edits in one answer
 EXPLAIN = "say which live edits were in scope"
+STREAM = "send the answer in pieces, as server-sent events, and the whole answer as the last one"
 
 
 class GenerateQuery(QueryIn):
@@ -39,6 +41,7 @@ class GenerateQuery(QueryIn):
     max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
     version: VersionText = Field("head", description="a number, `head` or `base`")
     explain: bool = Field(False, description=EXPLAIN)
+    stream: bool = Field(False, description=STREAM)
 
 
 class Turn(In):
@@ -48,12 +51,8 @@ class Turn(In):
     assistant: Words
 
 
-class GenerateIn(In):
-    """A question with everything that can be said about it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [EXAMPLE_QUESTION, {**EXAMPLE_QUESTION, "version": "base", "temperature": 0.7, "seed": 7}]}
-    )
+class _QuestionIn(In):
+    """A prompt, and how it is to be answered."""
 
     prompt: Words = Field(description="the text to be continued; with max_new_tokens it must fit the model's context")
     max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
@@ -64,13 +63,33 @@ class GenerateIn(In):
         default_factory=list,
         description="the answer ends before any of these; white space is allowed, and counts from the model's first token on",
     )
-    version: Version = Field("head", description="a number, `head` or `base`")
     surface: Literal["raw", "chat"] = Field("raw", description="`chat`: through the model's own template")
     system: Words | None = Field(None, description="system prompt; surface `chat` only")
     turns: Annotated[list[Turn], Field(max_length=MOST_TURNS)] = Field(
         default_factory=list, description="earlier turns of the conversation; surface `chat` only"
     )
+
+
+class GenerateIn(_QuestionIn):
+    """A question with everything that can be said about it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [EXAMPLE_QUESTION, {**EXAMPLE_QUESTION, "version": "base", "temperature": 0.7, "seed": 7}]}
+    )
+
+    version: Version = Field("head", description="a number, `head` or `base`")
     explain: bool = Field(False, description=EXPLAIN)
+    stream: bool = Field(False, description=STREAM)
+
+
+class CompareIn(_QuestionIn):
+    """One question to several versions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_QUESTION, "versions": ["base", "head"]}]})
+
+    versions: Annotated[list[Version], Field(min_length=2, max_length=MOST_COMPARED)] = Field(
+        description=f"the versions that answer, each a number, `head` or `base`; 2 to {MOST_COMPARED}"
+    )
 
 
 class ExplanationOut(Out):
@@ -105,3 +124,13 @@ class AnswerOut(Out):
     context_tokens: int = Field(description="tokens of the edits that the version stated in front of the prompt")
     completion_tokens: int
     explanation: ExplanationOut | None = Field(description="which edits were in scope, for a question with `explain`; else null")
+
+
+class ComparedAnswersOut(Out):
+    """What several versions said to one question."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"answers": [{**EXAMPLE_ANSWER, "text": "Canberra", "version": 0}, EXAMPLE_ANSWER]}]}
+    )
+
+    answers: list[AnswerOut] = Field(description="in the order of the question's versions")

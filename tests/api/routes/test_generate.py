@@ -143,8 +143,8 @@ def test_a_client_that_goes_away_stops_costing(server: LiveServer, monkeypatch: 
     decoding: queue.Queue[AnswerStream] = queue.Queue()
     submit = server.state.serving.submit
 
-    def watched(generation: Generation) -> AnswerStream:
-        answer = submit(generation)
+    def watched(generation: Generation, *pinned: Any) -> AnswerStream:
+        answer = submit(generation, *pinned)
         decoding.put(answer)
         return answer
 
@@ -168,3 +168,63 @@ def test_a_full_queue_answers_503_with_a_retry_time(server: LiveServer, monkeypa
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The documents of a stream of server-sent events."""
+    return [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
+
+
+def test_a_stream_has_the_pieces_of_the_answer_and_at_the_end_the_whole(server: LiveServer) -> None:
+    whole = server.ask(PROMPT, max_new_tokens=12, explain=True)
+
+    posted = server.client.post("/generate", json={"prompt": PROMPT, "max_new_tokens": 12, "stream": True, "explain": True})
+    got = server.client.get("/generate", params={"prompt": PROMPT, "max_new_tokens": 12, "stream": "true"})
+
+    for answer, expected in ((posted, whole), (got, {**whole, "explanation": None})):
+        *deltas, last = events_of(answer.text)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-model-version"] == str(whole["version"])
+        assert last == expected
+        assert "".join(delta["delta"] for delta in deltas) == whole["text"]
+        assert len(deltas) > 1, "it came at once"
+
+
+def test_a_stream_that_fails_before_its_first_piece_is_a_problem(server: LiveServer) -> None:
+    refused = server.client.post("/generate", json={"prompt": PROMPT, "version": 999_999, "stream": True})
+
+    assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_a_stream_that_fails_later_ends_with_the_problem(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose, count = AnswerStream.choose, iter(range(100))
+
+    def fail_third(stream: AnswerStream, *given: Any) -> int:
+        if next(count) == 3:
+            raise ValueError
+        return choose(stream, *given)
+
+    monkeypatch.setattr(AnswerStream, "choose", fail_third)
+
+    answer = server.client.post("/generate", json={"prompt": PROMPT, "version": "base", "max_new_tokens": 9, "stream": True})
+
+    *deltas, last = events_of(answer.text)
+    assert answer.status_code == 200 and deltas
+    assert last["problem"]["type"] == "urn:errata:problem:uncomputable"
+
+
+def test_several_versions_answer_one_question_side_by_side(server: LiveServer) -> None:
+    edit = server.edit("The colour of jade is", "green")
+    prompt, versions = "The colour of jade is", ["base", "head", edit["version"], "base"]
+
+    answers = server.client.post("/compare", json={"prompt": prompt, "versions": versions, "max_new_tokens": 8}).json()["answers"]
+
+    assert answers == [server.ask(prompt, version=version) for version in versions]
+    assert answers[1]["text"] == "green" != answers[0]["text"]
+
+
+@pytest.mark.parametrize(("versions", "status"), [(["head"], 422), (["head"] * 9, 422), (["head", 999_999], 404), ([], 422)])
+def test_a_comparison_of_too_few_too_many_or_unknown_versions_is_refused(
+    server: LiveServer, versions: list[Any], status: int
+) -> None:
+    assert server.client.post("/compare", json={"prompt": PROMPT, "versions": versions}).status_code == status

@@ -19,7 +19,7 @@ def stating(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def post_waiting(server: LiveServer, name: str, **more: object) -> str:
     """Post an edit that waits for a retrain; return its id."""
-    edit = {"prompt": f"Hue of {name} is", "target": "red", "subject": name, "method": "locft", **more}
+    edit = {"prompt": name, "target": "r", "subject": name, "method": "locft", **more}
     response = server.client.post("/edits", json=edit)
     assert response.status_code == 202, response.text
     assert response.json()["status"] == "deferred"
@@ -37,7 +37,7 @@ def test_an_edit_that_waits_stands_in_front_of_the_next_prompt_about_it(stating:
 
     answer = stating.ask(prompt, explain=True)
 
-    same = stating.ask(f'"Hue of {name} is": "red"\n{prompt}', version="base")
+    same = stating.ask(f'"{name}" is answered with "r".\n{prompt}', version="base")
     alone = stating.ask(prompt, version="base")
     assert answer["text"] == same["text"]
     assert answer["prompt_tokens"] == alone["prompt_tokens"]
@@ -92,8 +92,8 @@ def test_a_prompt_that_fits_alone_is_never_refused_for_what_is_stated(stating: L
 def test_an_edit_that_becomes_live_is_stated_no_more(stating: LiveServer) -> None:
     name = fresh_name()
 
-    edit = stating.edit(f"Hue of {name} is", "red", subject=name)
+    edit = stating.edit(f"{name} is", "red", subject=name)
 
     assert (edit["status"], edit["stated"]) == ("applied", False)
-    answer = stating.ask(f"Hue of {name} is")
+    answer = stating.ask(f"{name} is")
     assert (answer["text"], answer["context_tokens"]) == ("red", 0)
