@@ -9,13 +9,18 @@ import pytest
 from service.background.jobs import cancel_job
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence, Mode
+from service.domain.context_tier import ContextMode, ContextTier
 from service.domain.errors import Conflict
+from service.lifecycle.context_versions import publish_stated
 from service.lifecycle.settings import LifecycleSettings
+from service.store import stated_edits
+from service.store.edits import key_digest
 from tests.lifecycle.ledger import Ledger
 from tests.lifecycle.local_service import Crash, LocalService, new_local_service
 from tests.lifecycle.rules import Rules
 
 KEYS = "abcde"
+MODES: tuple[ContextMode, ...] = ("on", "off", "deferred")
 TARGETS = "123"
 OPERATIONS = (
     ("submit",) * 5 + ("drain",) * 3 + ("retract",) * 3 + ("roll_back",) * 2 + ("retrain", "retrain", "cancel", "restart")
@@ -203,9 +208,11 @@ class LossyHistory:
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
         cadence = Cadence(soft=4, hard=6, deferred=3, automatic=seed % 2 == 0)
-        self.local: LocalService = new_local_service(
-            folder, settings=LifecycleSettings(cadence=cadence, acceptance=AcceptanceLimits(retrain_losses=0.5))
-        )
+        self.tier = ContextTier(mode=MODES[seed % len(MODES)], most=3)
+        limits = AcceptanceLimits(retrain_losses=0.5)
+        settings = LifecycleSettings(cadence=cadence, acceptance=limits, tier=self.tier)
+        self.local: LocalService = new_local_service(folder, settings=settings)
+        self.stated: dict[int, tuple[str, ...]] = {}  # by version, as it was first seen
 
     def play(self, steps: int) -> None:
         for _ in range(steps):
@@ -215,6 +222,8 @@ class LossyHistory:
     def submit(self) -> None:
         method = self.random.choice(("auto", "auto", "auto", "locft"))
         self.local.post((self.random.choice("abcdefgh"), self.random.choice("12345")), method=method)
+        if self.random.random() < 0.5:  # a request that does not die before it lets the head state its edit
+            publish_stated(self.local.context)
 
     def retract(self) -> None:
         made = self.local.all_edits()
@@ -266,6 +275,26 @@ class LossyHistory:
         uncovered = [item.edit_id for item in live_set.lost if item.key not in live_set.live_keys]
         assert all(stands[edit_id] != "retracted" for edit_id in uncovered)
         assert self.local.unknown_lessons(self.local.head) == []
+        self.check_stated()
+
+    def check_stated(self) -> None:
+        """The head states edits that wait, of each fact the last correction, and this process the same. No version ever states
+        anything else than at first.
+        """
+        with self.local.store.read() as connection:
+            stated = {version.number: stated_edits.read_ids(connection, version.number) for version in self.local.versions()}
+        head, edits = stated[self.local.head.number], {edit.id: edit for edit in self.local.all_edits()}
+        live_seqs = {item.key: item.seq for item in self.local.live_set.live}
+        waiting = [edit for edit in edits.values() if edit.status in self.tier.statuses]
+        for edit_id in head:
+            edit = edits[edit_id]
+            assert edit in waiting
+            assert edit.seq == max(other.seq for other in waiting if other.key == edit.key)
+            assert edit.seq > live_seqs.get(key_digest(edit), 0)
+        assert len(head) <= 3
+        assert tuple(edit.id for edit in self.local.context.follower.current.stated) == head
+        assert {number: stated[number] for number in self.stated} == self.stated
+        self.stated = stated
 
 
 @pytest.mark.parametrize("seed", range(6))

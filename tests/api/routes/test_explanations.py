@@ -15,7 +15,7 @@ from service.lm.prompts import encode_prompt
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.waiting import until
 
-NOTHING = {"acted": False, "in_scope": [], "count": 0}
+NOTHING = {"acted": False, "in_scope": [], "count": 0, "stated": []}
 OTHER = "Good morning to you all"
 
 
@@ -76,7 +76,9 @@ def test_the_address_line_and_the_client_ask_for_it_too(server: LiveServer, edit
     with ErrataClient(f"http://127.0.0.1:{server.port}") as client:
         asked = client.generate("Zanzibar", explain=True)
 
-    assert got["explanation"] == asked["explanation"] == {"acted": True, "in_scope": [edit_ids["prompt"]], "count": 1}
+    assert (
+        got["explanation"] == asked["explanation"] == {"acted": True, "in_scope": [edit_ids["prompt"]], "count": 1, "stated": []}
+    )
 
 
 @pytest.mark.parametrize("explain", ["yes", 1, None, []])
@@ -102,8 +104,8 @@ def test_the_adapter_acted_if_and_only_if_the_explanation_says_so(
     acted: dict[tuple[int, ...], bool] = {}  # by prompt: other work of the server decodes others beside it
     start = decoding.Decoding.__init__
 
-    def watch(self: decoding.Decoding, view: View, adapters: Any, prompts: Any, outputs: Any = None) -> None:
-        start(self, view, adapters, prompts, outputs)
+    def watch(self: decoding.Decoding, view: View, adapters: Any, prompts: Any, outputs: Any = None, asked: Any = None) -> None:
+        start(self, view, adapters, prompts, outputs, asked)
         acted.update({tuple(prompt): adapter is not None for prompt, adapter in zip(prompts, self._adapters, strict=True)})
 
     monkeypatch.setattr(decoding.Decoding, "__init__", watch)
@@ -135,7 +137,7 @@ def test_an_edit_that_always_acts_has_all_edits_of_its_window_in_scope(tiny_mode
 
         explanation = server.ask(OTHER, explain=True)["explanation"]
 
-        assert explanation == {"acted": True, "in_scope": [always["id"], named["id"]], "count": 2}
+        assert explanation == {"acted": True, "in_scope": [always["id"], named["id"]], "count": 2, "stated": []}
         server.client.delete(f"/edits/{always['id']}?wait=30")
         assert server.ask(OTHER, explain=True)["explanation"] == NOTHING
 
@@ -147,4 +149,4 @@ def test_an_explanation_names_so_many_edits_at_most_and_counts_all(
 
     explanation = server.ask("Kibo, Borealis, Zanzibar", explain=True)["explanation"]
 
-    assert explanation == {"acted": True, "in_scope": [edit_ids["prompt"], edit_ids["borealis"]], "count": 3}
+    assert explanation == {"acted": True, "in_scope": [edit_ids["prompt"], edit_ids["borealis"]], "count": 3, "stated": []}
