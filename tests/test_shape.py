@@ -97,7 +97,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "next_edits",
         "next_tries",
     },  # what several verbs need
-    {"submit", "retract", "revoke"},  # verbs that only write rows
+    {"submit", "retract", "revoke", "aliases"},  # verbs that only write rows
     {"publish", "rollback", "open_head", "damage", "context_versions"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
     {"retrain"},

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service import __version__
+from service.api.openai_api.documents import declare_errors
 from service.api.problems import (
     BAD_HOST,
     CROSS_ORIGIN,
@@ -28,7 +29,8 @@ A language model whose facts can be corrected while it serves. About a second af
 All other answers stay as they were. An edit is stored, has an author, and can be taken back.
 
 Errors are RFC 9457 problems (`application/problem+json`) with a stable `type`. They name the field at fault and never repeat the
-request. Lists answer `{items, next}`; `next` is the cursor of the next page.
+request; under `/v1` they have the envelope of the OpenAI API. Lists answer `{items, next}`; `next` is the cursor of the next
+page.
 """
 
 
@@ -39,6 +41,7 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title="Errata", version=__version__, description=DESCRIPTION, routes=app.routes)
             _replace_validation_errors(document)
+            declare_errors(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
@@ -29,7 +29,7 @@ from service.lm.base import Base
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
-from service.store import edits, heads, stated_edits, versions
+from service.store import aliases, edits, heads, stated_edits, versions
 from service.store.database import Store
 
 EXPORTS = "exports"  # the folder in the data folder for exports that are requested over HTTP
@@ -81,17 +81,26 @@ class ServerState:
     def announcer(self) -> Announcer:
         return self.lifecycle.announcer
 
-    def resident(self, version: int | Literal["head", "base"]) -> int | None:
-        """The number of a version after it is loaded; None for the head. Raises NotFound, Gone or Corrupt."""
+    def resident(self, version: int | str) -> int | None:
+        """The number of a version (its number, `head`, `base` or an alias) after it is loaded; None for the head. Raises
+        NotFound, Gone or Corrupt.
+        """
         if version == "head":
             return None
-        number = self.base_version if version == "base" else version
+        number = version if isinstance(version, int) else self.base_version if version == "base" else self.read_alias(version)
         if not self.serving.is_resident(number):
             overlay = load_overlay(self.store, self.lifecycle.checkpoints, number)
             with self.store.read() as connection:
                 stated = stated_edits.read(connection, number)
             self.serving.adopt(number, overlay, self.stating.state(stated))
         return number
+
+    def read_alias(self, name: str) -> int:
+        """The number of the version that an alias names. Raises NotFound if there is no such alias."""
+        with self.store.read() as connection:
+            named = aliases.get(connection, name).version
+        assert named is not None
+        return named
 
     def state_waiting(self) -> None:
         """Let the head state the edits that wait, if the context tier is on. What fails here the worker does later: the edit

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, Unpack
 
 from service.client.shapes import (
+    AliasData,
+    AliasesData,
     AnswerData,
     BasesData,
     ComparedAnswersData,
@@ -84,6 +86,26 @@ def generate(prompt: str, **options: Unpack[GenerateOptions]) -> Steps[AnswerDat
 def ask_versions(prompt: str, versions: Sequence[int | str], **options: Unpack[CompareOptions]) -> Steps[ComparedAnswersData]:
     """Ask several versions the same: each a number, `head` or `base`."""
     return send(Send("POST", "/compare", body={"prompt": prompt, "versions": list(versions), **options}))
+
+
+def list_aliases() -> Steps[AliasesData]:
+    """List the aliases, each with the version that it names."""
+    return _get("/aliases")
+
+
+def get_alias(name: str) -> Steps[AliasesData]:
+    """Read the moves of an alias, newest first."""
+    return _get(f"/aliases/{name}")
+
+
+def set_alias(name: str, version: int, *, reason: str | None = None) -> Steps[AliasData]:
+    """Let an alias name a version from now on."""
+    return send(Send("PUT", f"/aliases/{name}", body={"version": version, "reason": reason}))
+
+
+def remove_alias(name: str, *, reason: str | None = None) -> Steps[AliasData]:
+    """Remove an alias. Its moves stay."""
+    return send(Send("DELETE", f"/aliases/{name}", {} if reason is None else {"reason": reason}))
 
 
 def list_versions(*, limit: int = PAGE_ITEMS) -> Listing[VersionData]:

@@ -230,6 +230,22 @@ class AnswerData(TypedDict):
     explanation: ExplanationData | None
 
 
+class AliasData(TypedDict):
+    """One move of an alias. `version` is the version that it names since; None: it was removed."""
+
+    alias: str
+    version: int | None
+    author: str
+    reason: str | None
+    at: str
+
+
+class AliasesData(TypedDict):
+    """Aliases, or the moves of one."""
+
+    items: list[AliasData]
+
+
 class ComparedAnswersData(TypedDict):
     """What several versions said to one question, in the order in which they were named."""
 

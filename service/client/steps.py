@@ -21,7 +21,7 @@ class Send:
     when the server is busy or away.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None

@@ -9,14 +9,14 @@ from service import __version__
 from service.api import console, openapi, problems
 from service.api.middleware import RequestMiddleware
 from service.api.openai_api.envelope import to_response
-from service.api.routes import admin, edits, evaluations, generate, health, jobs, openai, versions
+from service.api.routes import admin, aliases, edits, evaluations, generate, health, jobs, openai, versions
 from service.api.state import ServerState
 from service.runtime.assembly import open_server
 from service.settings import Settings
 from service.telemetry.log import configure_logging
 
 ROUTERS = (
-    *(edits.router, generate.router, versions.router, admin.router, jobs.router, evaluations.router),
+    *(edits.router, generate.router, versions.router, aliases.router, admin.router, jobs.router, evaluations.router),
     *(openai.router, health.router, console.router),
 )
 

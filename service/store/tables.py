@@ -213,6 +213,18 @@ version_edits = sa.Table(
     sa.Index("ix_version_edits_edit_id", "edit_id"),
 )
 
+alias_moves = sa.Table(
+    "alias_moves",  # the last move of a name says which version it names now
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # in order of commit
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("version", sa.BigInteger, sa.ForeignKey("versions.number")),  # null: the name was removed
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index("ix_alias_moves_name_number", "name", "number"),
+)
+
 stated_edits = sa.Table(
     "stated_edits",  # edits that a version puts in front of the prompts that they are about, as its overlay does not carry them
     metadata,

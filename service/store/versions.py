@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionStatus
-from service.store import bases, evaluations, stated_edits
+from service.store import aliases, bases, evaluations, stated_edits
 from service.store import tables as t
 from service.store.edits import chunks
 from service.store.live_set_cache import cache_of
@@ -231,7 +231,7 @@ def pin(connection: Connection, number: int, pinned: bool = True) -> None:
 
 def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_every: int) -> list[int]:
     """Published versions whose checkpoint need not be kept: neither the head, nor pinned, nor one of the last `keep_last`, nor
-    every `keep_every`-th, nor waiting for an evaluation.
+    every `keep_every`-th, nor waiting for an evaluation, nor named by an alias.
     """
     newest = connection.execute(sa.select(sa.func.max(t.versions.c.number))).scalar_one()
     evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.UNFINISHED))
@@ -241,6 +241,7 @@ def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, 
         t.versions.c.number % keep_every != 0,
         t.versions.c.status == VersionStatus.PUBLISHED,
         sa.not_(t.versions.c.pinned),
+        t.versions.c.number.not_in(aliases.named_versions()),
         t.versions.c.number.not_in(evaluated),
     )
     return sorted(connection.execute(select).scalars())

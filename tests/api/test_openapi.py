@@ -16,6 +16,13 @@ TABLE = {
     "/edits/batch": {"post"},
     "/edits/{edit_id}": {"get", "delete"},
     "/generate": {"get", "post"},
+    "/compare": {"post"},
+    "/aliases": {"get"},
+    "/aliases/{alias}": {"get", "put", "delete"},
+    "/v1/models": {"get"},
+    "/v1/models/{name}": {"get"},
+    "/v1/completions": {"post"},
+    "/v1/chat/completions": {"post"},
     "/versions": {"get"},
     "/versions/{number}": {"get"},
     "/versions/{number}/bases": {"get"},
@@ -36,10 +43,12 @@ TABLE = {
 }
 
 
-def operations() -> Iterator[Any]:
+def operations(*, openai: bool | None = None) -> Iterator[Any]:
+    """All operations, or only those of the OpenAI API, or only the others."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
-            yield pytest.param(operation, id=f"{method} {path}")
+            if openai in (None, path.startswith("/v1/")):
+                yield pytest.param(operation, id=f"{method} {path}")
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +78,20 @@ def test_every_request_and_response_has_an_example_and_a_description(operation: 
             assert set(resolved(media["schema"]).get("required", [])) <= set(media.get("example") or {}) or "example" not in media
 
 
-@pytest.mark.parametrize("operation", list(operations()))
+@pytest.mark.parametrize("operation", list(operations(openai=True)))
+def test_errors_of_the_openai_api_are_declared_in_its_envelope(operation: dict[str, Any]) -> None:
+    declared = operation["responses"]
+
+    assert {"400", "403", "431", "500", "503"} <= set(declared)
+    if "requestBody" in operation:
+        assert {"404", "410", "413", "415", "429"} <= set(declared)
+        assert "422" not in declared
+    for status, response in declared.items():
+        for example in response["content"]["application/json"].get("examples", {}).values():
+            assert not status.startswith("2") and example["value"]["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("operation", list(operations(openai=False)))
 def test_errors_are_declared_as_problems(operation: dict[str, Any]) -> None:
     declared = operation["responses"]
 
@@ -83,7 +105,7 @@ def test_errors_are_declared_as_problems(operation: dict[str, Any]) -> None:
                 assert example["value"]["status"] == int(status)
 
 
-@pytest.mark.parametrize("operation", list(operations()))
+@pytest.mark.parametrize("operation", list(operations(openai=False)))
 def test_problems_of_the_middleware_are_declared_on_every_route(operation: dict[str, Any]) -> None:
     for status in ("400", "431", "500", "503"):
         assert MEDIA_TYPE in operation["responses"][status]["content"]
@@ -103,7 +125,7 @@ def test_every_parameter_is_described(operation: dict[str, Any]) -> None:
 
 def test_every_changing_post_accepts_an_idempotency_key() -> None:
     for path, methods in DOCUMENT["paths"].items():
-        if "post" not in methods or path == "/generate":
+        if "post" not in methods or path in ("/generate", "/compare") or path.startswith("/v1/"):  # they change nothing
             continue
         (key,) = (parameter for parameter in methods["post"]["parameters"] if parameter["name"] == "Idempotency-Key")
         assert (key["in"], key["required"]) == ("header", False), path
@@ -129,6 +151,10 @@ def test_the_types_of_problems_are_distinct_and_stable() -> None:
         "EditIn",
         "EditOut",
         "AnswerOut",
+        "ComparedAnswersOut",
+        "AliasOut",
+        "CompletionIn",
+        "ChatIn",
         "VersionOut",
         "JobOut",
         "ModelOut",

@@ -86,13 +86,17 @@ def test_every_operation_of_the_api_has_a_call() -> None:
     client.cancel_evaluation("1")
     client.compare_versions([1, 2])
     client.ask_versions("x", ["base", "head"])
+    client.list_aliases()
+    client.get_alias("1")
+    client.set_alias("1", 1)
+    client.remove_alias("1")
     client.get_model()
     for probe in ("live", "startup", "ready"):
         client.get_health(probe)  # type: ignore[arg-type]
 
     sent = {(request.method.lower(), request.url.path) for request in network.requests}
     paths = create_app(Settings()).openapi()["paths"]
-    names = ("edit_id", "job_id", "eval_id", "number")
+    names = ("edit_id", "job_id", "eval_id", "number", "alias")
     operations = {(method, path) for path, methods in paths.items() for method in methods} - {("get", "/generate")}
     operations = {(method, path) for method, path in operations if not path.startswith("/v1/")}  # these have clients of their own
     for name in names:

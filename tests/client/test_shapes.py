@@ -12,6 +12,8 @@ SCHEMAS: dict[str, Any] = create_app(Settings()).openapi()["components"]["schema
 NAMES = {
     "AnswerData": "AnswerOut",
     "BasesData": "BasesOut",
+    "AliasData": "AliasOut",
+    "AliasesData": "AliasesOut",
     "BasisData": "BasisOut",
     "BlockData": "BlockOut",
     "ComparedAnswersData": "ComparedAnswersOut",

@@ -10,7 +10,7 @@ from service.api.problems import GONE, INVALID, MALFORMED, NOT_FOUND, OVERLOADED
 PREFIX = "/v1/"
 STATUSES = {INVALID: 400, TOO_LONG: 400, MALFORMED: 400, OVERLOADED: 429}  # the other kinds keep their own
 CODES = {GONE: "model_gone", TOO_LONG: "context_length_exceeded", OVERLOADED: "queue_full"}
-MODEL_FIELDS = ("model", "version")
+MODEL_FIELDS = ("model", "version", "alias")
 
 
 def is_under(path: str) -> bool:

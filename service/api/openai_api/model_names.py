@@ -1,12 +1,12 @@
-"""The names under which versions answer: `NAME` and `NAME@head`, `NAME@base`, and `NAME@v12` for version 12."""
+"""The names under which versions answer: `NAME` and `NAME@head`, `NAME@base`, `NAME@v12` for version 12, and `NAME@ALIAS`."""
 
 import re
 from pathlib import Path
-from typing import Literal
 
 from service.domain.errors import NotFound
 
 VERSION = re.compile(r"v(0|[1-9][0-9]{0,17})")
+ALIAS = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 
 def short_name(base_name: str) -> str:
@@ -20,12 +20,14 @@ def name_version(name: str, version: int) -> str:
     return f"{name}@v{version}"
 
 
-def read_model_name(asked: str, name: str) -> int | Literal["head", "base"]:
-    """The version that a client's model name means. Raises NotFound for a name that is none of this server's."""
+def read_model_name(asked: str, name: str) -> int | str:
+    """The version that a client's model name means: its number, `head`, `base`, or an alias, which may not exist. Raises NotFound
+    for a name that is none of this server's.
+    """
     own, _, which = asked.rpartition("@") if "@" in asked else (asked, "", "head")
     if own == name:
-        if which in ("head", "base"):
-            return "head" if which == "head" else "base"
         if match := VERSION.fullmatch(which):
             return int(match.group(1))
-    raise NotFound(f"model must be {name}, {name}@head, {name}@base, or {name}@v and a version's number", field="model")
+        if ALIAS.fullmatch(which):
+            return which
+    raise NotFound(f"model must be {name}, or {name}@ with head, base, an alias, or v and a version's number", field="model")

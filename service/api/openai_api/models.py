@@ -5,19 +5,21 @@ from typing import Any
 from service.api.openai_api.model_names import name_version, read_model_name, short_name
 from service.api.state import ServerState
 from service.domain.version import Version
-from service.store import heads, versions
+from service.store import aliases, heads, versions
 
 MOST_VERSIONS = 1_000  # the newest of those that are kept
 
 
 def list_models(server: ServerState) -> list[dict[str, Any]]:
-    """The head under its two names, the base, and every version that is kept, the newest first."""
+    """The head under its two names, the base, the aliases, and every version that is kept, the newest first."""
     name = short_name(server.base.name)
     with server.store.read() as connection:
         head = versions.get(connection, heads.read(connection).version)
         base = versions.get(connection, server.base_version)
         kept = versions.read_kept(connection, since=server.base_version, limit=MOST_VERSIONS)
-    named = [(name, head), (f"{name}@head", head), (f"{name}@base", base)]
+        moves = aliases.read_all(connection)
+        aliased = [(f"{name}@{move.name}", versions.get(connection, move.version)) for move in moves if move.version is not None]
+    named = [(name, head), (f"{name}@head", head), (f"{name}@base", base), *aliased]
     named += [(name_version(name, version.number), version) for version in kept]
     return [_describe(one, version, name) for one, version in named]
 
@@ -28,8 +30,10 @@ def read_model(server: ServerState, asked: str) -> dict[str, Any]:
     which = read_model_name(asked, name)
     with server.store.read() as connection:
         head = heads.read(connection).version
-        number = {"head": head, "base": server.base_version}.get(str(which), which)
-        version = versions.get(connection, int(number))
+        if isinstance(which, str):
+            own = {"head": head, "base": server.base_version}
+            which = own[which] if which in own else server.read_alias(which)
+        version = versions.get(connection, which)
     version.check_base(server.base.fingerprint)
     version.check_kept()
     return _describe(asked, version, name)

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
-from service.api.text_types import LARGEST_INTEGER, VERSION, StopString, Words
+from service.api.text_types import ALIAS, LARGEST_INTEGER, VERSION_OR_ALIAS, StopString, Words
 
 MOST_TOKENS = 256
+WHICH = "a number, `head`, `base` or an alias"
 MOST_TURNS = 64
 MOST_COMPARED = 8  # versions that answer one question
-Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Literal["head", "base"]
-VersionText = Annotated[str, VERSION, Field(description="a number, `head` or `base`")]
+Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Annotated[str, ALIAS]
+VersionText = Annotated[str, VERSION_OR_ALIAS, Field(description=WHICH)]
 EXAMPLE_QUESTION: dict[str, Any] = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
 EXAMPLE_ANSWER: dict[str, Any] = {
     "text": "Sydney",
@@ -39,7 +40,7 @@ class GenerateQuery(QueryIn):
 
     prompt: Words = Field(description="the text to be continued", examples=["The capital of Australia is"])
     max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
-    version: VersionText = Field("head", description="a number, `head` or `base`")
+    version: VersionText = Field("head", description=WHICH)
     explain: bool = Field(False, description=EXPLAIN)
     stream: bool = Field(False, description=STREAM)
 
@@ -77,7 +78,7 @@ class GenerateIn(_QuestionIn):
         json_schema_extra={"examples": [EXAMPLE_QUESTION, {**EXAMPLE_QUESTION, "version": "base", "temperature": 0.7, "seed": 7}]}
     )
 
-    version: Version = Field("head", description="a number, `head` or `base`")
+    version: Version = Field("head", description=WHICH)
     explain: bool = Field(False, description=EXPLAIN)
     stream: bool = Field(False, description=STREAM)
 
@@ -88,7 +89,7 @@ class CompareIn(_QuestionIn):
     model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_QUESTION, "versions": ["base", "head"]}]})
 
     versions: Annotated[list[Version], Field(min_length=2, max_length=MOST_COMPARED)] = Field(
-        description=f"the versions that answer, each a number, `head` or `base`; 2 to {MOST_COMPARED}"
+        description=f"the versions that answer, each a number, `head`, `base` or an alias; 2 to {MOST_COMPARED}"
     )
 
 

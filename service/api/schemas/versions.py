@@ -86,7 +86,7 @@ class VersionOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_VERSION]})
 
     number: int
-    kind: str = Field(description="base, rollback, retract, or the name of the editing method that made the version")
+    kind: str = Field(description="base, rollback, retract, context, or the name of the editing method that made the version")
     status: str = Field(description="published, corrupt or collected")
     base: str = Field(description="the base model; a version of another base than that of `GET /model` is only a record")
     parent: int | None

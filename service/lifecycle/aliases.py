@@ -1,0 +1,59 @@
+"""Aliases: names that people move from version to version, such as `stable`. An alias moves no head, and its version is kept."""
+
+import re
+
+from sqlalchemy.engine import Connection
+
+from service.domain.errors import Refused
+from service.lifecycle.context import LifecycleContext
+from service.store import aliases, events, heads, versions
+from service.store.aliases import AliasMove
+from service.store.events import Event
+
+NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+RESERVED = re.compile(r"head|base|v[0-9]+")  # they name versions already
+
+
+def check_name(name: str) -> None:
+    """Raise Refused for a name that is none, or that names a version already."""
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
+        raise Refused(
+            "an alias must have 1 to 64 small letters, digits, dots, dashes and underscores, a letter first; head, base,"
+            " and v with a number name versions already",
+            field="alias",
+        )
+
+
+def set_alias(context: LifecycleContext, name: str, version: int, *, author: str, reason: str | None = None) -> AliasMove:
+    """Let an alias name a version from now on. To name the same version again changes nothing.
+
+    Raises Refused for a name, NotFound for a version that does not exist, Gone for one that was collected or is of another base.
+    """
+    check_name(name)
+    with context.store.write() as connection:
+        heads.lock(connection)
+        named = versions.get(connection, version)
+        named.check_kept()
+        named.check_base(context.checkpoints.fingerprint)
+        last = next(iter(aliases.read_history(connection, name, limit=1)), None)
+        if last is not None and last.version == version:
+            return last
+        moved = AliasMove(name, version, author, reason, context.clock())
+        _write(connection, moved, "alias.set")
+    return moved
+
+
+def remove_alias(context: LifecycleContext, name: str, *, author: str, reason: str | None = None) -> AliasMove:
+    """Remove an alias. Its moves stay. Raises NotFound if there is none."""
+    with context.store.write() as connection:
+        heads.lock(connection)
+        aliases.get(connection, name)
+        moved = AliasMove(name, None, author, reason, context.clock())
+        _write(connection, moved, "alias.removed")
+    return moved
+
+
+def _write(connection: Connection, moved: AliasMove, event_type: str) -> None:
+    aliases.move(connection, moved)
+    event = Event(type=event_type, author=moved.author, version=moved.version, data={"alias": moved.name})
+    events.write(connection, [event], now=moved.at)
