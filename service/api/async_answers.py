@@ -1,6 +1,7 @@
 """Answers in progress, read on the event loop: no thread waits for a token."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ from service.serving.answer_stream import Answer, AnswerStream
 from service.serving.request import Generation
 from service.serving.residents import Resident
 from service.serving.scheduler import Scheduler
+
+IDLE_SHARE = 9  # of the time that an answer takes to be read, before it is read again
 
 
 def submit_all(serving: Scheduler, asked: Sequence[tuple[Generation, tuple[Resident, int]]]) -> list[AnswerStream]:
@@ -38,12 +41,15 @@ async def iterate_deltas(stream: AnswerStream) -> AsyncIterator[str]:
         while True:
             changed.clear()
             is_done = stream.answer.done()
+            began_at = time.perf_counter()
             text = stream.answer.result().text if is_done else stream.settled()
+            spent_s = time.perf_counter() - began_at
             if len(text) > sent:
                 yield text[sent:]
                 sent = len(text)
             if is_done:
                 return
+            await asyncio.sleep(IDLE_SHARE * spent_s)  # a long answer is read less often, so that the loop has time for others
             await changed.wait()
     finally:
         stream.cancel()

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def describe_choices(
     """The whole answers as choices, in the order of the questions."""
     choices = []
     for number, (question, answer) in enumerate(zip(questions.asked, answers, strict=True)):
-        tokens = list(tell_tokens(base, answer.logprobs, len(answer.text)))
+        tokens = TokenTeller(base).tell(answer.logprobs, len(answer.text))
         same = {"index": number, "finish_reason": FINISH_REASONS[answer.finish_reason]}
         if isinstance(body, ChatIn):
             message = {"role": "assistant", "content": answer.text, "refusal": None}
@@ -99,16 +99,24 @@ class ToldToken:
     top: tuple[tuple[str, float], ...]
 
 
-def tell_tokens(base: Base, logprobs: Sequence[TokenLogprobs], length: int) -> Iterator[ToldToken]:
-    """The tokens of a text that has `length` characters. A token that is no whole character begins where the next one does."""
-    ids: list[int] = []
-    for each in logprobs:
-        start = len(decode_ids(base, ids))
-        if start >= length:
-            return
-        ids.append(each.token)
-        top = tuple((decode_ids(base, [token]), value) for token, value in each.top)
-        yield ToldToken(decode_ids(base, [each.token]), start, each.logprob, top)
+class TokenTeller:
+    """Tells the tokens of one answer, each once. A token that is no whole character begins where the next one does."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._ids: list[int] = []
+
+    def tell(self, logprobs: Sequence[TokenLogprobs], length: int) -> list[ToldToken]:
+        """Those that were not told yet, of a text of which `length` characters are known."""
+        told = []
+        for each in logprobs[len(self._ids) :]:
+            start = len(decode_ids(self._base, self._ids))
+            if start >= length:
+                break
+            self._ids.append(each.token)
+            top = tuple((decode_ids(self._base, [token]), value) for token, value in each.top)
+            told.append(ToldToken(decode_ids(self._base, [each.token]), start, each.logprob, top))
+        return told
 
 
 def completion_logprobs(tokens: Sequence[ToldToken]) -> dict[str, Any]:

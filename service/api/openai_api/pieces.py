@@ -1,18 +1,16 @@
 """A reply of the OpenAI API as a stream of pieces, each a server-sent event."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from service.api.async_answers import merge_deltas
 from service.api.openai_api.answers import (
     FINISH_REASONS,
     OpenaiReply,
-    ToldToken,
+    TokenTeller,
     chat_logprobs,
     completion_logprobs,
     count_usage,
-    tell_tokens,
 )
 from service.api.openai_api.envelope import describe_error
 from service.api.openai_api.questions import ChoiceRequests
@@ -58,16 +56,13 @@ async def iterate_pieces(
     yield encode_event(DONE)
 
 
-@dataclass
 class _StreamedChoice:
-    """One choice while it is sent. `told` counts the tokens whose probabilities were sent, `sent` the characters."""
+    """One choice while it is sent."""
 
-    base: Base
-    body: CompletionIn | ChatIn
-    number: int
-    stream: AnswerStream
-    sent: int = field(default=0, init=False)
-    told: int = field(default=0, init=False)
+    def __init__(self, base: Base, body: CompletionIn | ChatIn, number: int, stream: AnswerStream) -> None:
+        self.body, self.number, self.stream = body, number, stream
+        self._sent = 0  # characters
+        self._teller = TokenTeller(base)
 
     def begin(self, echo: str) -> list[dict[str, Any]]:
         """What is sent before the first text: who speaks, or the prompt."""
@@ -77,7 +72,7 @@ class _StreamedChoice:
 
     def go_on(self, delta: str) -> dict[str, Any]:
         """A delta of the text."""
-        self.sent += len(delta)
+        self._sent += len(delta)
         return self._choice({"content": delta} if isinstance(self.body, ChatIn) else delta, None, self._tell())
 
     def end(self) -> dict[str, Any]:
@@ -93,7 +88,5 @@ class _StreamedChoice:
         """The probabilities of the tokens that are sent and not told yet."""
         if self.stream.generation.top_logprobs is None:
             return None
-        tokens = list(tell_tokens(self.base, self.stream.logprobs, self.sent))
-        new: list[ToldToken] = tokens[self.told :]
-        self.told = len(tokens)
+        new = self._teller.tell(self.stream.logprobs, self._sent)
         return (chat_logprobs(new) if isinstance(self.body, ChatIn) else completion_logprobs(new)) if new else None

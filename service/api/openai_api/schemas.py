@@ -1,10 +1,10 @@
 """Requests of the OpenAI API, as far as this server has them. Other parameters are kept apart, and named if they would matter."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field
 
-from service.api.schemas import MOST_MEMBERS
+from service.api.schemas import BoundedIn, In
 from service.api.text_types import LARGEST_INTEGER, PROMPT_CHARACTERS, StopString, check_text
 from service.serving.request import MOST_LOGPROBS
 
@@ -18,30 +18,19 @@ ModelName = Annotated[str, Field(min_length=1, max_length=300)]
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]], Field(min_length=1, max_length=MOST_IDS)]
 
 
-class _Request(BaseModel):
-    """A request. Unlike elsewhere unknown fields are no fault of the schema: `check_unsupported` judges their values."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _limit_members(cls, body: Any) -> Any:
-        if isinstance(body, dict) and len(body) > MOST_MEMBERS:
-            raise ValueError(f"must have at most {MOST_MEMBERS} fields")
-        return body
-
-
-class StreamOptions(BaseModel):
+class StreamOptions(In):
     """What a stream holds besides its text."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, frozen=True)
 
     include_usage: bool = Field(False, description="whether the last piece before the end has the usage")
     include_obfuscation: bool | None = Field(None, description="taken and ignored: nothing is padded")
 
 
-class _Generation(_Request):
-    """What completions and chats have in common."""
+class _Generation(BoundedIn):
+    """What completions and chats have in common. Unlike elsewhere an unknown field is no fault of the schema: `check_unsupported`
+    judges its value.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     model: ModelName = Field(description="`NAME` or `NAME@head`, `NAME@base`, or `NAME@v12` for version 12")
     temperature: float | None = Field(None, ge=0, le=2, description="0: the most likely token each time; default 1")
@@ -92,19 +81,15 @@ class CompletionIn(_Generation):
         return list(self.prompt)
 
 
-class TextPart(BaseModel):
+class TextPart(In):
     """One part of a message."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, frozen=True)
 
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
+class Message(In):
     """What the system, the user or the assistant said."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, frozen=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]

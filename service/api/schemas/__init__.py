@@ -8,10 +8,10 @@ Item = TypeVar("Item")
 MOST_MEMBERS = 64  # of one object; no request has half as many fields
 
 
-class In(BaseModel):
-    """A request: strict types (`true` is no number), no unknown fields, finite numbers only."""
+class BoundedIn(BaseModel):
+    """A request: strict types (`true` is no number), finite numbers only, and not too many members."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -20,6 +20,12 @@ class In(BaseModel):
         if isinstance(body, dict) and len(body) > MOST_MEMBERS:
             raise ValueError(f"must have at most {MOST_MEMBERS} fields")
         return body
+
+
+class In(BoundedIn):
+    """A request without unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class QueryIn(BaseModel):
