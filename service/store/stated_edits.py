@@ -61,7 +61,7 @@ def read_waiting(
     most: int,
 ) -> list[LiveItem]:
     """Edits with one of these statuses that were accepted after the sequence number `after` or are `among` some; as items of a
-    live set. Without those that are being retracted or have more `characters`, and only the newest of very many.
+    live set. Without those that have more `characters`, and only the newest of very many.
     """
     if not statuses:
         return []
@@ -70,8 +70,6 @@ def read_waiting(
     if among:
         is_chosen |= edit.id.in_(list(among))
     is_short = sa.func.length(edit.prompt) + sa.func.length(edit.target) <= characters
-    select = sa.select(edit.id, edit.key_digest, edit.seq).where(
-        edit.status.in_(statuses), edit.retract_asked_at.is_(None), is_chosen, is_short
-    )
+    select = sa.select(edit.id, edit.key_digest, edit.seq).where(edit.status.in_(statuses), is_chosen, is_short)
     rows = connection.execute(select.order_by(edit.seq.desc()).limit(ROOM_FOR_KEYS * most))
     return [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in rows]
