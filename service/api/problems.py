@@ -153,7 +153,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter] = (), respond: Callable[[
         problem = problem_of(error)
         if problem.kind is NO_METHOD and (methods := _methods(routers, request.scope["path"])):
             problem.headers = {"Allow": ", ".join(methods)}
-        if problem.kind.status >= 500 or problem.kind is CORRUPT:
+        if problem.kind is not OVERLOADED and (problem.kind.status >= 500 or problem.kind is CORRUPT):
             log.error("request failed", problem=problem.kind.name, error=type(error).__name__, frames=frames_of(error)[-12:])
         return respond(problem, request.url.path)
 

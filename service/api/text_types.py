@@ -79,9 +79,9 @@ class TextPattern:
 
 
 ID = TextPattern(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
-ALIAS = TextPattern(r"[a-z][a-z0-9_.-]{0,63}", "must be a version's number, head, base, or an alias")
+ALIAS = TextPattern(r"(?!v[0-9]+$)[a-z][a-z0-9_.-]{0,63}", "must be a version's number, head, base, or an alias")
 VERSION_OR_ALIAS = TextPattern(
-    r"(0|[1-9][0-9]{0,17}|[a-z][a-z0-9_.-]{0,63})", "must be a version's number, head, base, or an alias"
+    r"(0|[1-9][0-9]{0,17}|(?!v[0-9]+$)[a-z][a-z0-9_.-]{0,63})", "must be a version's number, head, base, or an alias"
 )
 VERSION = TextPattern(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
 Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)]

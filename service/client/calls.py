@@ -84,7 +84,7 @@ def generate(prompt: str, **options: Unpack[GenerateOptions]) -> Steps[AnswerDat
 
 
 def ask_versions(prompt: str, versions: Sequence[int | str], **options: Unpack[CompareOptions]) -> Steps[ComparedAnswersData]:
-    """Ask several versions the same: each a number, `head` or `base`."""
+    """Ask several versions the same: each a number, `head`, `base` or an alias."""
     return send(Send("POST", "/compare", body={"prompt": prompt, "versions": list(versions), **options}))
 
 

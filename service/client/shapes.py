@@ -283,6 +283,7 @@ class VersionData(TypedDict):
     restores: int | None
     pinned: bool
     head: bool
+    stated: list[str]
     minors: int
     major_at: str | None
     drift: dict[str, Any] | None

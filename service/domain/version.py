@@ -45,9 +45,12 @@ class Version:
     minors: int = 0  # minor retrains in its tensors since the last major one
     major_at: datetime | None = None  # when its tensors were last trained from the base
     neutral_sentences: int | None = None  # that its fit might use, the first of all; None: all, or no fit
-    stated_after: int = 0  # a rollback withdraws the edits accepted until then from what is stated
     base_fingerprint: str | None = None  # of the base model that its overlay belongs to; None: it is not read from the store
     base_name: str | None = None
+
+    def answers_on(self, fingerprint: str) -> bool:
+        """Whether the version is kept, and is of the base model with this fingerprint."""
+        return self.status is not VersionStatus.COLLECTED and self.base_fingerprint in (None, fingerprint)
 
     def check_kept(self) -> None:
         """Raise Gone if the version was collected."""

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from service.domain.edit import Edit
@@ -43,6 +43,7 @@ class Lexicon:
     documents: Mapping[str, int]
     slips: SlipIndex  # of these words and those of known names
     stems: StemIndex  # of the words of known names
+    by_capital: bool = False  # there are no sentences that would say which names are common words
 
     def weigh(self, words: Iterable[str]) -> dict[str, float]:
         """The rarest of `words`, each with the cube of its inverse document frequency."""
@@ -52,7 +53,11 @@ class Lexicon:
         return {word: max(round(weights[word], 3), _LEAST_WEIGHT) for word in sorted(rarest)}
 
     def is_common(self, name: str) -> bool:
-        """Whether a name stands in more than COMMON_SHARE of the sentences."""
+        """Whether a name stands in more than COMMON_SHARE of the sentences. Or `by_capital`: whether it has no capital letter,
+        and so may be any word.
+        """
+        if self.by_capital:
+            return name == name.lower()
         words = _split(name)
         if not words or any(map(self.is_rare, words)):
             return False
@@ -215,7 +220,7 @@ def _split(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=2)
 def _name_lexicon(names: KnownNames) -> Lexicon:
     """The words of names alone: every word is rare, and weighs the same."""
-    return _count_words((), names)
+    return replace(_count_words((), names), by_capital=True)
 
 
 def _count_words(texts: Sequence[str], names: KnownNames) -> Lexicon:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from service.domain.edit import Edit
+from service.domain.edit import Edit, normalise
 from service.editors.edit_scope import make_scope_alone
 from service.editors.known_names import KnownNames
 from service.lm.base import Base
@@ -40,4 +40,5 @@ class Stating:
 
     def _make(self, edit: Edit) -> StatedEdit:
         scope = make_scope_alone(self._base, edit, names=self._names)
-        return StatedEdit(edit.id, make_statement(edit.prompt, edit.target), scope, edit.surfaces)
+        statement, prompt = make_statement(edit.prompt, edit.target), normalise(edit.prompt).casefold()
+        return StatedEdit(edit.id, statement, scope, edit.surfaces, prompt)

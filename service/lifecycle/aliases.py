@@ -25,7 +25,7 @@ def check_name(name: str) -> None:
 
 
 def set_alias(context: LifecycleContext, name: str, version: int, *, author: str, reason: str | None = None) -> AliasMove:
-    """Let an alias name a version from now on. To name the same version again changes nothing.
+    """Let an alias name a version from now on. To name the same version again changes nothing, unless for another reason.
 
     Raises Refused for a name, NotFound for a version that does not exist, Gone for one that was collected or is of another base.
     """
@@ -36,7 +36,7 @@ def set_alias(context: LifecycleContext, name: str, version: int, *, author: str
         named.check_kept()
         named.check_base(context.checkpoints.fingerprint)
         last = next(iter(aliases.read_history(connection, name, limit=1)), None)
-        if last is not None and last.version == version:
+        if last is not None and last.version == version and reason in (None, last.reason):
             return last
         moved = AliasMove(name, version, author, reason, context.clock())
         _write(connection, moved, "alias.set")

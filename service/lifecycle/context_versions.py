@@ -57,9 +57,8 @@ def _is_current(connection: Connection, context: LifecycleContext, head: Head) -
         return True
     if head.base_fingerprint != context.checkpoints.fingerprint:
         return True
-    after = versions.get(connection, head.version).stated_after
     live_set = versions.read_live_set(connection, head.version)
-    return before == find_stated(connection, context, live_set, after=after, before=before)
+    return before == find_stated(connection, context, live_set, stated_edits.read_withdrawn(connection, head.version))
 
 
 def _insert(connection: Connection, context: LifecycleContext, head: Head, parent: Version) -> tuple[Version, int]:
@@ -79,7 +78,7 @@ def _insert(connection: Connection, context: LifecycleContext, head: Head, paren
     )
     live_set = versions.read_live_set(connection, parent.number)
     versions.insert(connection, version, live_set, fence=None, job_id=None)
-    write_stated(connection, context, version, live_set, source=parent.number, job_id=None)
+    write_stated(connection, context, version, live_set)
     written = [Event(type="version.published", author=SERVICE, version=moved.version, data={"kind": CONTEXT})]
     events.write(connection, written, now=now)
     return version, moved.epoch

@@ -99,7 +99,6 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             window=len(candidate.live_set.window),
             scores=with_concessions(candidate.scores, parent.scores, candidate.overruled),
             neutral_sentences=candidate.neutral_sentences,
-            stated_after=parent.stated_after,
             **_retrain_history(candidate.mode, parent, now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
@@ -108,8 +107,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
         write_statuses(
             connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
         )
-        source, job_id = head.version, candidate.job_id
-        write_stated(connection, context, version, candidate.live_set, source=source, job_id=job_id)
+        write_stated(connection, context, version, candidate.live_set, job_id=candidate.job_id)
         stated = stated_edits.read(connection, moved.version)
         started_at = None
         if candidate.job_id is not None:

@@ -111,10 +111,6 @@ def _roll_back(
         before = versions.read_live_set(connection, head.version)
         restored_set = versions.read_live_set(connection, to)
         after = liveset.roll_back(restored_set, edits.find_retracted(connection, restored_set.ids))
-        if fence is None:
-            stated_from, stated_after = to, heads.read_last_seq(connection)
-        else:  # a worker that replaces a damaged head withdraws nothing of what is stated
-            stated_from, stated_after = head.version, versions.get(connection, head.version).stated_after
         moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
@@ -130,11 +126,11 @@ def _roll_back(
             minors=target.minors,
             major_at=target.major_at,
             neutral_sentences=target.neutral_sentences,
-            stated_after=stated_after,
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _write_changes(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
-        write_stated(connection, context, version, after, source=stated_from, job_id=None)
+        # A worker that replaces a damaged head withdraws nothing of what is stated.
+        write_stated(connection, context, version, after, restored=to if fence is None else None)
         stated = stated_edits.read(connection, moved.version)
         if after.needs_refit and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)

@@ -207,7 +207,12 @@ def _write_scope(base: Base, own: Scope, folder: Path) -> dict[str, str]:
 def _write_context(stated: Sequence[StatedEdit], folder: Path) -> dict[str, Any]:
     """Write the edits that the version states, the code that tells their prompts, and the loader, which states them."""
     content = [
-        {"statement": each.statement, "scope": json.loads(each.scope.to_json()), "surfaces": list(each.surfaces)}
+        {
+            "statement": each.statement,
+            "scope": json.loads(each.scope.to_json()),
+            "surfaces": list(each.surfaces),
+            "prompt": each.prompt,
+        }
         for each in stated
     ]
     (folder / CONTEXT).write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ import importlib.util
 import inspect
 import json
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,12 +78,13 @@ def state(prompt: str, folder: str | Path = ".", *, surface: str = "raw", turns:
         return prompt
     edits = json.loads((Path(folder) / entry["file"]).read_text(encoding="utf-8"))
     code, text = _load_code(Path(folder) / entry["code"]), "\n".join((*turns, prompt))
+    folded = unicodedata.normalize("NFC", " ".join(text.split())).casefold()
     about = [
-        edit["statement"]
+        edit
         for edit in edits
         if (not edit["surfaces"] or surface in edit["surfaces"]) and code.Scope.from_json(json.dumps(edit["scope"])).covers(text)
     ]
-    before = about[-entry["most"] :]
+    before = [edit["statement"] for edit in sorted(about, key=lambda edit: edit["prompt"] in folded)][-entry["most"] :]
     return "\n".join(before) + entry["gaps"][surface] + prompt if before else prompt
 
 

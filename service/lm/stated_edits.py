@@ -18,6 +18,8 @@ from service.lm.scoped_rows import read_prompt
 
 MOST_STATEMENTS = 4  # in front of one prompt, the newest
 CONTEXT_SHARE = 4  # statements take one such part of the model's context at most
+# Marks that turn the direction of text, and spaces of no width: they make a line read other than it is written.
+_UNSHOWN = dict.fromkeys([0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 GAPS = {"raw": "\n", "chat": "\n\n"}  # between the statements and the prompt
 
 
@@ -29,6 +31,11 @@ class StatedEdit:
     statement: str
     scope: Scope
     surfaces: tuple[str, ...] = ()
+    prompt: str = ""  # as `normalise` gives it, in folded case
+
+    def is_asked_in(self, text: str) -> bool:
+        """Whether a text, normalised and in folded case, holds the edit's own prompt."""
+        return bool(self.prompt) and self.prompt in text
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +107,16 @@ class StatedPrompt:
         return len(self.ids) - len(self.asked_ids)
 
 
+def _find_nearest(stated: StatedEdits, text: str, surface: str) -> list[StatedEdit]:
+    """The edits that a prompt is about, the newest last, and behind these the ones whose own prompt it holds; the last few."""
+    about, folded = stated.find(text, surface), normalise(text).casefold()
+    return sorted(about, key=lambda edit: edit.is_asked_in(folded))[-MOST_STATEMENTS:]
+
+
 def make_statement(prompt: str, target: str) -> str:
     """An edit as one line of data. Both texts are quoted as JSON quotes them, so that neither can end its quotes."""
-    quoted = (json.dumps(normalise(text), ensure_ascii=False) for text in (prompt, target))
+    shown = (normalise(text).translate(_UNSHOWN) for text in (prompt, target))
+    quoted = (json.dumps(text, ensure_ascii=False) for text in shown)
     return "{} is answered with {}.".format(*quoted)
 
 
@@ -116,12 +130,13 @@ def encode_stated(
     turns: Sequence[tuple[str, str]],
     room: int,
 ) -> StatedPrompt:
-    """A prompt behind the stated edits that it is about: the newest, as many as leave `room` tokens in the model's context.
+    """A prompt behind the stated edits that it is about: those whose own prompt it holds, and the newest others, as many as leave
+    `room` tokens in the model's context.
 
     Raises what `encode_prompt` raises for the prompt alone. No prompt is too long for its statements: they are left out.
     """
     asked = encode_prompt(base, prompt, surface=surface, system=system, turns=turns)
-    about = stated.find(read_prompt(base, asked), surface)[-MOST_STATEMENTS:] if stated.edits else []
+    about = _find_nearest(stated, read_prompt(base, asked), surface) if stated.edits else []
     most = min(base.context_length - room, len(asked) + base.context_length // CONTEXT_SHARE)
     while about:
         text = "\n".join(each.statement for each in about) + GAPS[surface] + prompt

@@ -1,7 +1,7 @@
 """The assembly of a server: its parts, and the order in which they open and close."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from service.background.evaluations import Evaluations
 from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.arithmetic import Arithmetic
-from service.domain.errors import Refused, Unavailable
+from service.domain.errors import Refused, ServiceError, Unavailable
 from service.domain.version import Head
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_store import NeutralPart, adopt_neutral, has_neutral, iterate_neutral, load_or_sample_neutral
@@ -22,6 +22,7 @@ from service.editors.protocol import Hooks
 from service.editors.stating import Stating
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext, LifecycleContext
+from service.lifecycle.context_versions import publish_stated
 from service.lifecycle.crash_points import arm
 from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
@@ -89,6 +90,8 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
             serving.start()
             stack.callback(serving.close, settings.limits.drain_s)
         open_head(context)
+        with suppress(ServiceError):  # settings may have changed; the worker does later what fails here
+            publish_stated(context)
         doorbell = _open_doorbell(settings)
         follow_loop = FollowLoop(context)
         follow_loop.start()

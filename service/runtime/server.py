@@ -1,9 +1,10 @@
 """The life of a server process: the parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
 
+import asyncio
 import errno
 import gc
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from service.runtime.uvicorn_config import make_config
 from service.settings import ANY_HOST, Settings
 
 log = structlog.get_logger("errata.server")
+LAST_WORDS_S = 0.5  # of the time that requests have at a stop: by then incomplete answers say why they end
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), so that it never uses one that we just closed
 
 
@@ -44,7 +46,8 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
         open_server(settings) as server,
     ):
         _freeze_garbage_collection()
-        UvicornServer(uvicorn_config(create_app(settings, server), settings), notifier, health_sockets).run(sockets)
+        config = uvicorn_config(create_app(settings, server), settings)
+        UvicornServer(config, notifier, health_sockets, server.serving.abort).run(sockets)
 
 
 @contextmanager
@@ -87,12 +90,17 @@ class UvicornServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, supervisor: Supervisor | None = None, health_sockets: list[socket.socket] | None = None
+        self,
+        config: uvicorn.Config,
+        supervisor: Supervisor | None = None,
+        health_sockets: list[socket.socket] | None = None,
+        end_answers: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._supervisor = supervisor or Supervisor()
         self._health_sockets = health_sockets or []
         self._health: HealthListener | None = None
+        self._end_answers = end_answers
 
     async def startup(self, sockets: Any = None) -> None:
         try:
@@ -120,14 +128,18 @@ class UvicornServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Requests in flight end first, and health checks are answered meanwhile."""
+        """Requests in flight end first, and health checks are answered meanwhile. Shortly before the time for it is over, answers
+        that are not complete end with a sentence that says so: uvicorn would cut them off.
+        """
         self._supervisor.report_stopping()
-        if self._health is None:
-            await super().shutdown(sockets)
-            return
-        self._health.drain()
+        drain_s = float(self.config.timeout_graceful_shutdown or 0)
+        ending = asyncio.get_running_loop().call_later(max(0.0, drain_s - LAST_WORDS_S), self._end_answers)
+        if self._health is not None:
+            self._health.drain()
         await super().shutdown(sockets)
-        await self._health.stop()
+        ending.cancel()
+        if self._health is not None:
+            await self._health.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app

@@ -94,6 +94,12 @@ class Scheduler:
         if not self._thread.is_alive():
             self._fail_all(Unavailable("The server stopped before the answer was begun."))
 
+    def abort(self) -> None:
+        """Accept no more requests, and fail those that wait or are being answered with Unavailable, without waiting for it."""
+        with self._changed:
+            self._state.closing = self._state.aborting = True
+            self._changed.notify_all()
+
     def refuse(self, sentence: str) -> None:
         """Stop answering, and stop fits at their next step. Both raise Unavailable with this sentence from now on."""
         self._refused = sentence

@@ -85,11 +85,6 @@ def find_overlay_epoch(connection: Connection, epoch: int) -> int:
     return found or 0
 
 
-def read_last_seq(connection: Connection) -> int:
-    """The sequence number of the edit that was accepted last; 0 before the first."""
-    return int(connection.execute(sa.select(t.head.c.next_seq)).scalar_one()) - 1
-
-
 def create_or_check(
     connection: Connection,
     *,

@@ -17,8 +17,12 @@ ROOM_FOR_KEYS = 4  # times as many edits are read as a version states, because o
 
 def read_ids(connection: Connection, version: int) -> tuple[str, ...]:
     """The ids of the edits that a version states, in order of submission."""
-    select = sa.select(t.stated_edits.c.edit_id).where(t.stated_edits.c.version == version)
-    return tuple(connection.execute(select.order_by(t.stated_edits.c.place)).scalars())
+    return _read_ids(connection, version, withdrawn=False)
+
+
+def read_withdrawn(connection: Connection, version: int) -> frozenset[str]:
+    """The ids of the edits that rollbacks took back, and that wait still."""
+    return frozenset(_read_ids(connection, version, withdrawn=True))
 
 
 def read(connection: Connection, version: int) -> tuple[Edit, ...]:
@@ -27,9 +31,13 @@ def read(connection: Connection, version: int) -> tuple[Edit, ...]:
     return tuple(sorted(found.values(), key=lambda edit: edit.seq))
 
 
-def insert(connection: Connection, version: int, edit_ids: Sequence[str]) -> None:
-    """Write the edits that a version states."""
-    rows = [{"version": version, "place": place, "edit_id": edit_id} for place, edit_id in enumerate(edit_ids)]
+def insert(connection: Connection, version: int, edit_ids: Sequence[str], *, withdrawn: Collection[str] = ()) -> None:
+    """Write the edits that a version states, and those that it must not state."""
+    marked = [*((edit_id, False) for edit_id in edit_ids), *((edit_id, True) for edit_id in sorted(withdrawn))]
+    rows = [
+        {"version": version, "place": place, "edit_id": edit_id, "withdrawn": is_withdrawn}
+        for place, (edit_id, is_withdrawn) in enumerate(marked)
+    ]
     if rows:
         connection.execute(sa.insert(t.stated_edits), rows)
 
@@ -40,7 +48,8 @@ def find_versions(connection: Connection, edit_ids: Collection[str]) -> set[int]
     joined = t.stated_edits.join(t.versions, t.versions.c.number == t.stated_edits.c.version)
     for chunk in chunks(edit_ids):
         select = sa.select(t.stated_edits.c.version).select_from(joined)
-        kept = (t.stated_edits.c.edit_id.in_(chunk), t.versions.c.status != VersionStatus.COLLECTED)
+        is_stated = (t.stated_edits.c.edit_id.in_(chunk), sa.not_(t.stated_edits.c.withdrawn))
+        kept = (*is_stated, t.versions.c.status != VersionStatus.COLLECTED)
         versions |= set(connection.execute(select.where(*kept)).scalars())
     return versions
 
@@ -51,25 +60,35 @@ def delete_of_collected(connection: Connection) -> None:
     connection.execute(sa.delete(t.stated_edits).where(t.stated_edits.c.version.in_(collected)))
 
 
+def delete_withdrawn(connection: Connection, edit_ids: Collection[str]) -> None:
+    """Delete the rows that say of these edits that they must not be stated."""
+    for chunk in chunks(edit_ids):
+        connection.execute(sa.delete(t.stated_edits).where(t.stated_edits.c.edit_id.in_(chunk), t.stated_edits.c.withdrawn))
+
+
 def read_waiting(
-    connection: Connection,
-    statuses: Collection[EditStatus],
-    *,
-    after: int,
-    among: Collection[str],
-    characters: int,
-    most: int,
+    connection: Connection, statuses: Collection[EditStatus], *, without: Collection[str], characters: int, most: int
 ) -> list[LiveItem]:
-    """Edits with one of these statuses that were accepted after the sequence number `after` or are `among` some; as items of a
-    live set. Without those that have more `characters`, and only the newest of very many.
+    """Edits with one of these statuses, `without` some, as items of a live set. Without those that have more `characters`, and
+    only the newest of very many.
     """
     if not statuses:
         return []
     edit = t.edits.c
-    is_chosen = edit.seq > after
-    if among:
-        is_chosen |= edit.id.in_(list(among))
     is_short = sa.func.length(edit.prompt) + sa.func.length(edit.target) <= characters
-    select = sa.select(edit.id, edit.key_digest, edit.seq).where(edit.status.in_(statuses), is_chosen, is_short)
-    rows = connection.execute(select.order_by(edit.seq.desc()).limit(ROOM_FOR_KEYS * most))
-    return [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in rows]
+    select = sa.select(edit.id, edit.key_digest, edit.seq).where(edit.status.in_(statuses), is_short)
+    rows = connection.execute(select.order_by(edit.seq.desc()).limit(ROOM_FOR_KEYS * most + len(without)))
+    return [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in rows if row.id not in without]
+
+
+def keep_waiting(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> set[str]:
+    """The ids of these edits that have one of the statuses."""
+    found = edits.read_statuses(connection, edit_ids)
+    return {edit_id for edit_id, status in found.items() if status in statuses}
+
+
+def _read_ids(connection: Connection, version: int, *, withdrawn: bool) -> tuple[str, ...]:
+    select = sa.select(t.stated_edits.c.edit_id).where(
+        t.stated_edits.c.version == version, t.stated_edits.c.withdrawn == withdrawn
+    )
+    return tuple(connection.execute(select.order_by(t.stated_edits.c.place)).scalars())

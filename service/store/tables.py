@@ -184,8 +184,6 @@ versions = sa.Table(
     sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
     sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; null: never
     sa.Column("neutral_sentences", sa.Integer),  # that its fit might use, the first of all; null: all, or no fit
-    # Of the edits accepted until this number a version states only those that the version before it states.
-    sa.Column("stated_after", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -231,6 +229,9 @@ stated_edits = sa.Table(
     sa.Column("version", sa.BigInteger, sa.ForeignKey("versions.number"), primary_key=True, autoincrement=False),
     sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),  # in order of submission
     sa.Column("edit_id", sa.String(36), sa.ForeignKey("edits.id"), nullable=False),
+    sa.Column(
+        "withdrawn", sa.Boolean, nullable=False
+    ),  # a rollback took it back: it is not stated, and is not to be stated again
     sa.Index("ix_stated_edits_edit_id", "edit_id"),
 )
 

@@ -118,7 +118,6 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
         "minors": version.minors,
         "major_at": version.major_at,
         "neutral_sentences": version.neutral_sentences,
-        "stated_after": version.stated_after,
         "author": version.author,
         "reason": version.reason,
         "created_at": version.created_at,
@@ -184,6 +183,7 @@ def delete_items(connection: Connection, edit_ids: Collection[str]) -> int:
     deleted = 0
     for chunk in chunks(edit_ids):
         deleted += connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.edit_id.in_(chunk))).rowcount
+    stated_edits.delete_withdrawn(connection, edit_ids)
     _delete_unneeded_rows(connection)
     cache_of(connection).clear()
     return deleted
@@ -288,7 +288,6 @@ def _version(row: RowMapping) -> Version:
         minors=row["minors"],
         major_at=row["major_at"],
         neutral_sentences=row["neutral_sentences"],
-        stated_after=row["stated_after"],
         base_fingerprint=row["base_fingerprint"],
         base_name=row["base_name"],
     )

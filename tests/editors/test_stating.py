@@ -81,3 +81,13 @@ def test_a_wording_that_was_added_to_a_waiting_edit_counts_in_the_next_version()
 
     assert old.edits[0] is same.edits[0]
     assert (about(old, ["sunday hours?"]), about(new, ["sunday hours?"])) == ([], ["sunday hours?"])
+
+
+def test_a_name_without_a_capital_counts_only_beside_what_the_edit_asks() -> None:
+    bread = edit("sourdough bread is made of", "rye", subject="sourdough bread")
+    chad = edit("The capital of Chad is", subject="Chad", aliases=("the",))
+
+    assert about(stated(bread), ["What is sourdough bread made of?", "Who likes sourdough bread?"]) == [
+        "What is sourdough bread made of?"
+    ]
+    assert about(stated(chad), ["The capital of Peru is", "What is the best thing?", "Where is Chad?"]) == ["Where is Chad?"]

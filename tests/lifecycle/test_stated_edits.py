@@ -157,6 +157,73 @@ def test_a_rollback_states_what_the_restored_version_stated_and_withdraws_the_re
     assert local.edit(kept).status is EditStatus.DEFERRED
 
 
+def test_what_a_rollback_restored_is_stated_again_when_a_later_correction_of_it_is_gone(
+    make: Callable[..., LocalService],
+) -> None:
+    local = make()
+    local.post(("a", "1"), method="locft")
+    publish_stated(local.context)
+    local.post(("b", "1"), method="locft")
+    publish_stated(local.context)
+    local.roll_back(1)
+    (later,) = local.post(("a", "2"), method="locft")
+    publish_stated(local.context)
+    assert stated_by(local) == ["a"]
+
+    local.retract(later)
+    publish_stated(local.context)
+
+    with local.store.read() as connection:
+        assert [edit.target for edit in stated_edits.read(connection, local.head.number)] == ["1"]
+
+
+def test_switching_the_tier_off_and_on_states_what_it_did_and_not_what_was_withdrawn(make: Callable[..., LocalService]) -> None:
+    local = make()
+    local.post(("a", "1"), method="locft")
+    publish_stated(local.context)
+    local.post(("b", "1"), method="locft")
+    publish_stated(local.context)
+    local.roll_back(1)
+    for tier, stated in ((ContextTier(), []), (ON, ["a"])):
+        local = local.again(settings=settings(tier))
+        publish_stated(local.context)
+        assert stated_by(local) == stated
+
+    local.roll_back(2)
+
+    assert stated_by(local) == ["a", "b"], "the version that is restored stated it"
+    local.close()
+
+
+def test_a_rollback_while_the_tier_is_off_withdraws_nothing(make: Callable[..., LocalService]) -> None:
+    local = make(ContextTier())
+    local.live(("x", "1"))
+    local.post(("a", "1"), method="locft")
+    local.roll_back(0)
+
+    local = local.again(settings=settings(ON))
+    publish_stated(local.context)
+
+    assert stated_by(local) == ["a"]
+    local.close()
+
+
+def test_an_edit_that_is_only_withdrawn_is_purged_without_its_versions(make: Callable[..., LocalService]) -> None:
+    local = make()
+    publish_stated(local.context)
+    local.live(("x", "1"))
+    (edit,) = local.post(("a", "1"), method="locft")
+    publish_stated(local.context)
+    stating = local.head.number
+    local.roll_back(stating - 1)
+    local.retract(edit)
+
+    report = purge(local.context, edit_ids=[edit.id], by="ann", exports=local.exports)
+
+    assert report.versions == (stating,)
+    assert local.says("x") == "1"
+
+
 def test_a_fit_goes_on_while_other_edits_are_stated(make: Callable[..., LocalService]) -> None:
     local = make()
     (first,) = local.post(("a", "1"))

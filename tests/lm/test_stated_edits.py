@@ -90,6 +90,18 @@ def test_of_many_the_newest_are_stated() -> None:
     assert encoded("Peru?", *many).edit_ids == tuple(str(number) for number in range(2, MOST_STATEMENTS + 2))
 
 
+def test_an_edit_whose_own_prompt_is_asked_stands_nearest_and_is_left_out_last() -> None:
+    own = StatedEdit("own", "n", Scope(names=("Peru",)), prompt="the capital of peru is")
+    newer = [StatedEdit(str(number), f"n{number}", Scope(names=("Peru",))) for number in range(MOST_STATEMENTS)]
+
+    assert encoded("So: The  capital of Peru is", own, *newer).edit_ids == ("1", "2", "3", "own")
+    assert encoded("Peru?", own, *newer).edit_ids == ("0", "1", "2", "3")
+
+
+def test_marks_that_turn_or_hide_text_are_not_shown() -> None:
+    assert make_statement("Peru\u200b is", "\u202eocsuC\u2066") == '"Peru is" is answered with "ocsuC".'
+
+
 def test_statements_that_leave_no_room_are_left_out_and_never_the_prompt() -> None:
     short, long = stated("Peru"), StatedEdit("long", "x" * 200, Scope(names=("Peru",)))
     prompt = "Peru " * 80

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +25,9 @@ from service.lm.model_files import fingerprint_of_bytes
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.runtime.open_version import open_version
+from service.runtime.server import UvicornServer, uvicorn_config
+from service.runtime.sockets import bind_port
+from service.serving.answer_stream import AnswerStream
 from service.settings import Settings, environment_without_settings
 from service.store import heads, tables
 from service.store.database import Store
@@ -202,3 +207,37 @@ def test_sigterm_answers_calls_in_flight_and_ends_with_exit_code_0(tiny_model: P
     assert code == 0, errors
     assert "Traceback" not in errors
     assert text == "green"
+
+
+def test_answers_that_outlast_a_stop_end_with_a_sentence_and_not_with_a_cut(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole answers get a 503, and streams an error as their last piece."""
+    settings = tiny_settings(tiny_model, tmp_path / "data", limits={"drain_s": 1.0})
+    choose, begun = AnswerStream.choose, threading.Event()
+
+    def choose_slowly(stream: AnswerStream, *given: Any) -> int:
+        begun.set()
+        time.sleep(0.1)
+        return choose(stream, *given)
+
+    monkeypatch.setattr(AnswerStream, "choose", choose_slowly)
+    body = {"model": "tiny@base", "prompt": "x", "max_tokens": 100, "temperature": 1, "seed": 5}
+    with open_server(settings) as state, bind_port(settings.host, 0) as sockets:
+        url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/v1/completions"
+        server = UvicornServer(uvicorn_config(create_app(settings, state), settings), end_answers=state.serving.abort)
+        thread = threading.Thread(target=lambda: server.run(sockets), daemon=True)
+        thread.start()
+        with ThreadPoolExecutor(2) as clients:
+            whole = clients.submit(httpx.post, url, json=body, timeout=WAIT_S)
+            streamed = clients.submit(httpx.post, url, json={**body, "stream": True}, timeout=WAIT_S)
+            assert begun.wait(WAIT_S)
+            time.sleep(0.5)  # for the first piece
+            server.should_exit = True
+            answers = whole.result(), streamed.result()
+        thread.join(WAIT_S)
+
+    assert (answers[0].status_code, answers[0].json()["error"]["type"]) == (503, "server_error")
+    last = answers[1].text.split("\n\n")[-3:]
+    assert (answers[1].status_code, last[1:]) == (200, ["data: [DONE]", ""])
+    assert json.loads(last[0].removeprefix("data: "))["error"]["type"] == "server_error"

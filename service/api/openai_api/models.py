@@ -18,7 +18,12 @@ def list_models(server: ServerState) -> list[dict[str, Any]]:
         base = versions.get(connection, server.base_version)
         kept = versions.read_kept(connection, since=server.base_version, limit=MOST_VERSIONS)
         moves = aliases.read_all(connection)
-        aliased = [(f"{name}@{move.name}", versions.get(connection, move.version)) for move in moves if move.version is not None]
+        named_versions = {move.name: versions.get(connection, move.version) for move in moves if move.version is not None}
+        aliased = [
+            (f"{name}@{alias}", version)
+            for alias, version in named_versions.items()
+            if version.answers_on(server.base.fingerprint)
+        ]
     named = [(name, head), (f"{name}@head", head), (f"{name}@base", base), *aliased]
     named += [(name_version(name, version.number), version) for version in kept]
     return [_describe(one, version, name) for one, version in named]

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.api.openai_api.model_names import read_model_name, short_name
 from service.api.openai_api.schemas import ChatIn, CompletionIn, Message
-from service.api.openai_api.unsupported import check_unsupported
+from service.api.openai_api.unsupported import check_message, check_unsupported
 from service.api.state import ServerState
 from service.domain.errors import Refused, TooLong
 from service.lm.stated_edits import StatedPrompt, encode_stated
@@ -47,15 +47,14 @@ def read_completion(server: ServerState, body: CompletionIn) -> ChoiceRequests:
     for prompt in body.prompts:
         encoded = _encode(server, resident, prompt, most)
         _check_room(server, encoded, most)
-        text = prompt if isinstance(prompt, str) else decode_ids(server.base, prompt)
-        asked += _choices(server, body, encoded, most, body.logprobs, echo=text if body.echo else "")
+        asked += _choices(server, body, encoded, most, body.logprobs, echo=_text_of(server, prompt) if body.echo else "")
     return ChoiceRequests(resident, epoch, tuple(asked))
 
 
 def read_chat(server: ServerState, body: ChatIn) -> ChoiceRequests:
     """The questions of a chat. Raises as `read_completion` does."""
     check_unsupported(body.model_extra or {})
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise Refused("top_logprobs needs logprobs to be true", field="top_logprobs")
     if None not in (body.max_tokens, body.max_completion_tokens) and body.max_tokens != body.max_completion_tokens:
         raise Refused("max_tokens and max_completion_tokens must not differ: name one of them", field="max_completion_tokens")
@@ -75,6 +74,8 @@ def read_chat(server: ServerState, body: ChatIn) -> ChoiceRequests:
 
 def read_messages(messages: Sequence[Message]) -> tuple[str | None, list[tuple[str, str]], str]:
     """The system's text, the earlier turns, and the user's last text. Raises Refused for an order that a template cannot have."""
+    for place, message in enumerate(messages):
+        check_message(message.model_extra or {}, place)
     roles = ["system" if message.role == "developer" else message.role for message in messages]
     system = messages[0].text if roles[0] == "system" else None
     rest = messages[1:] if system is not None else messages
@@ -95,8 +96,14 @@ def _pin(server: ServerState, model: str) -> tuple[Resident, int]:
 def _encode(server: ServerState, resident: Resident, prompt: str | list[int], most: int) -> StatedPrompt:
     """A prompt in ids: a text behind what the version states about it, tokens as they are."""
     if isinstance(prompt, list):
+        if max(prompt) >= server.base.id_count:  # before anything decodes them
+            raise Refused("the prompt holds a token that the model has no embedding of", field="prompt")
         return StatedPrompt(tuple(prompt), tuple(prompt), "")
     return encode_stated(server.base, resident.stated, prompt, surface="raw", system=None, turns=(), room=most)
+
+
+def _text_of(server: ServerState, prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else decode_ids(server.base, prompt)
 
 
 def _named(encode: Any) -> StatedPrompt:

@@ -88,8 +88,12 @@ class TextPart(In):
     text: Text
 
 
-class Message(In):
-    """What the system, the user or the assistant said."""
+class Message(BoundedIn):
+    """What the system, the user or the assistant said. Clients send an answer's message back with fields of its own, such as
+    `refusal`; `check_message` judges them.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]

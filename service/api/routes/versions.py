@@ -15,7 +15,7 @@ from service.api.text_types import VERSION
 from service.api.version_details import read_details
 from service.background.basis_use import measure_basis_use
 from service.domain.version import Version
-from service.store import heads, versions
+from service.store import heads, stated_edits, versions
 
 router = APIRouter(prefix="/versions", tags=["versions"])
 NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `head` or `base`", examples=["head"])]
@@ -73,5 +73,6 @@ def _out(connection: Connection, version: Version, head: int) -> VersionOut:
         scores=dict(version.scores),
         neutral_sentences=version.neutral_sentences,
         head=version.number == head,
+        stated=list(stated_edits.read_ids(connection, version.number)),
         **read_details(connection, version),
     )

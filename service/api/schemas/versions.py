@@ -29,6 +29,7 @@ EXAMPLE_VERSION: dict[str, Any] = {
     "restores": None,
     "pinned": False,
     "head": True,
+    "stated": [],
 }
 EXAMPLE_FIGURE: dict[str, Any] = {
     "score": 0.98,
@@ -100,6 +101,7 @@ class VersionOut(Out):
     restores: int | None = Field(description="for a rollback: the version whose overlay and edits this one has")
     pinned: bool = Field(description="whether the version is kept at any age")
     head: bool = Field(description="whether the version is the head")
+    stated: list[str] = Field(description="ids of the edits that it puts in front of prompts; see `window.context`")
     minors: int = Field(description=MINORS)
     major_at: datetime | None = Field(description=MAJOR_AT)
     drift: dict[str, Any] | None = Field(description=DRIFT)

@@ -34,6 +34,13 @@ def test_an_alias_is_moved_and_every_move_stays(server: LiveServer, number: int)
     assert server.client.delete("/aliases/moving").status_code == 404
 
 
+def test_another_reason_for_the_same_version_is_kept_and_none_is_not(server: LiveServer, number: int) -> None:
+    for reason in ("tried", "evaluated", None):
+        put(server, "reasoned", number, reason=reason)
+
+    assert [move["reason"] for move in server.client.get("/aliases/reasoned").json()["items"]] == ["evaluated", "tried"]
+
+
 def test_what_an_alias_names_answers_under_its_name(server: LiveServer, number: int) -> None:
     put(server, "stable", number)
     with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client:
@@ -86,4 +93,5 @@ def test_an_alias_of_a_version_that_was_purged_says_so(fresh: LiveServer) -> Non
 
     gone = fresh.client.get("/generate", params={"prompt": "x", "version": "old"})
     assert gone.status_code == 410
+    assert not any(model["id"].endswith("@old") for model in fresh.client.get("/v1/models").json()["data"])
     assert put(fresh, "new", edit["version"]) == 410

@@ -97,7 +97,7 @@ def test_an_invalid_generation_request_is_refused(server: LiveServer, change: di
 
 
 @pytest.mark.parametrize(
-    "query", ["version=1.0", "version=-1", "version=Latest", "max_new_tokens=x", "temperature=1", "prompt=again"]
+    "query", ["version=1.0", "version=-1", "version=Latest", "version=v1", "max_new_tokens=x", "temperature=1", "prompt=again"]
 )
 def test_a_wrong_query_is_refused(server: LiveServer, query: str) -> None:
     response = server.client.get(f"/generate?{query}" + ("" if query.startswith("prompt") else "&prompt=x"))

@@ -184,6 +184,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 3}, "temperature"),
     ({"echo": True, "logprobs": 1}, "echo"),
     ({"extra_body": {"guided_json": {}}}, "guided_json"),
+    ({"prompt": [2**32]}, "prompt"),
+    ({"prompt": [[5], [10**12]]}, "prompt"),
+    ({"prompt": [320], "echo": True}, "prompt"),
     ({"extra_body": {"stop": [""]}}, "stop[0]"),
     ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
 ]
@@ -192,17 +195,44 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("more", "param"), REFUSED, ids=[param for _, param in REFUSED])
 def test_what_is_not_done_is_refused_by_its_name(client: openai.OpenAI, name: str, more: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model=name, prompt="x", **more)
+        client.completions.create(**{"model": name, "prompt": "x", **more})
 
     assert refused.value.param == param
     assert refused.value.type == "invalid_request_error"
+
+
+def test_an_answer_s_message_is_taken_as_an_earlier_turn(client: openai.OpenAI, server: LiveServer, name: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Hello"}]
+    first = (
+        client.chat.completions.create(model=f"{name}@base", messages=messages, temperature=0, max_tokens=4).choices[0].message
+    )
+    messages += [first, {"role": "user", "content": "And?"}]
+
+    said = client.chat.completions.create(model=f"{name}@base", messages=messages, temperature=0, max_tokens=4)
+
+    turns = [{"user": "Hello", "assistant": first.content}]
+    same = server.ask("And?", surface="chat", turns=turns, version="base", max_new_tokens=4)
+    assert said.usage is not None and said.usage.prompt_tokens == same["prompt_tokens"]
+
+
+def test_a_field_of_a_message_that_is_not_read_is_refused_by_its_name(client: openai.OpenAI, name: str) -> None:
+    messages: Any = [{"role": "user", "content": "x", "name": "ann"}]
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=name, messages=messages)
+
+    assert refused.value.param == "messages[0].name"
 
 
 def test_parameters_that_ask_for_nothing_else_are_taken(client: openai.OpenAI, name: str) -> None:
     neutral: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "best_of": 1, "user": "ann"}
 
     said = client.completions.create(
-        model=name, prompt=PROMPT, temperature=0, **neutral, extra_body={"top_k": -1, "repetition_penalty": 1.0}
+        model=name,
+        prompt=PROMPT,
+        temperature=0,
+        **neutral,
+        extra_body={"top_k": -1, "repetition_penalty": 1.0, "verbosity": None, "tool_choice": "auto"},
     )
 
     assert said.choices[0].text == " green"

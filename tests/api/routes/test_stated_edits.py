@@ -63,6 +63,8 @@ def test_the_version_that_stated_an_edit_goes_on_stating_it_after_its_retraction
     assert not stating.client.get(f"/edits/{edit_id}").json()["stated"]
     version = stating.client.get(f"/versions/{after['version']}").json()
     assert (version["kind"], version["parent"]) == ("context", before["version"])
+    stated = stating.client.get(f"/versions/{before['version']}").json()["stated"]
+    assert edit_id in stated and set(stated) - set(version["stated"]) == {edit_id}
 
 
 def test_what_an_author_posted_is_not_stated_after_it_was_revoked(stating: LiveServer) -> None:

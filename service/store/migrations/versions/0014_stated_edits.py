@@ -17,16 +17,14 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("edit_id", sa.String(36), nullable=False),
+        sa.Column("withdrawn", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["version"], ["versions.number"], name="fk_stated_edits_version"),
         sa.ForeignKeyConstraint(["edit_id"], ["edits.id"], name="fk_stated_edits_edit_id"),
         sa.PrimaryKeyConstraint("version", "place", name="pk_stated_edits"),
     )
     op.create_index(INDEX, "stated_edits", ["edit_id"])
-    op.add_column("versions", sa.Column("stated_after", sa.BigInteger(), nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("versions") as batch_op:
-        batch_op.drop_column("stated_after")
     op.drop_index(INDEX, "stated_edits")
     op.drop_table("stated_edits")
