@@ -2,6 +2,7 @@
 
 import json
 import queue
+import time
 from typing import Any
 
 import pytest
@@ -194,6 +195,41 @@ def test_a_stream_that_fails_before_its_first_piece_is_a_problem(server: LiveSer
     refused = server.client.post("/generate", json={"prompt": PROMPT, "version": 999_999, "stream": True})
 
     assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_a_stream_whose_first_token_fails_is_a_problem(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> int:
+        raise ValueError
+
+    monkeypatch.setattr(AnswerStream, "choose", fail)
+
+    failed = server.client.post("/generate", json={"prompt": PROMPT, "stream": True})
+
+    assert (failed.status_code, failed.json()["type"]) == (500, "urn:errata:problem:uncomputable")
+
+
+def test_a_client_that_leaves_a_stream_stops_costing(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[AnswerStream] = []
+    submit = server.state.serving.submit
+
+    def watched(generation: Generation, *pinned: Any) -> AnswerStream:
+        streams.append(submit(generation, *pinned))
+        return streams[-1]
+
+    choose = AnswerStream.choose
+
+    def choose_slowly(stream: AnswerStream, *given: Any) -> int:
+        time.sleep(0.05)
+        return choose(stream, *given)
+
+    monkeypatch.setattr(AnswerStream, "choose", choose_slowly)
+    monkeypatch.setattr(server.state.serving, "submit", watched)
+    body = {"prompt": "x", "max_new_tokens": 100, "temperature": 1.0, "seed": 5, "version": "base", "stream": True}
+
+    with server.client.stream("POST", "/generate", json=body) as response:
+        next(response.iter_lines())
+
+    assert streams[0].result(10).finish_reason == "cancelled"
 
 
 def test_a_stream_that_fails_later_ends_with_the_problem(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:

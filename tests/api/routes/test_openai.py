@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from service.lm.overlay import EMPTY
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_ids
+from service.serving.answer_stream import AnswerStream
 from service.serving.request import Generation
 from tests.api.live_server import LiveServer
 
@@ -73,6 +75,8 @@ def test_several_prompts_with_several_choices_each_are_answered_in_order(client:
     assert [choice.text for choice in together.choices] == [choice.text for one in alone for choice in one.choices]
     assert together.usage is not None
     assert together.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in alone if one.usage)
+    once = client.completions.create(model=name, prompt=prompts, max_tokens=1).usage
+    assert once is not None and once.prompt_tokens == together.usage.prompt_tokens, "a prompt counts once for all its choices"
 
 
 def test_a_seed_repeats_an_answer_and_each_of_several_choices_has_its_own(client: openai.OpenAI, name: str) -> None:
@@ -292,21 +296,27 @@ def test_a_full_queue_is_said_with_429_and_when_to_try_again(
 
 
 def test_a_client_that_leaves_a_stream_ends_its_answers(server: LiveServer, client: openai.OpenAI, name: str) -> None:
-    submitted: list[Generation] = []
-    submit = server.state.serving.submit
+    submitted: list[AnswerStream] = []
+    submit, choose = server.state.serving.submit, AnswerStream.choose
 
-    def note(generation: Generation, *pinned: Any) -> Any:
-        submitted.append(generation)
-        return submit(generation, *pinned)
+    def note(generation: Generation, *pinned: Any) -> AnswerStream:
+        submitted.append(submit(generation, *pinned))
+        return submitted[-1]
+
+    def choose_slowly(stream: AnswerStream, *given: Any) -> int:
+        time.sleep(0.02)
+        return choose(stream, *given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server.state.serving, "submit", note)
-        body = {"model": name, "prompt": "x", "max_tokens": 100, "n": 3, "stream": True, "temperature": 1}
+        patch.setattr(AnswerStream, "choose", choose_slowly)
+        body = {"model": f"{name}@base", "prompt": "x", "max_tokens": 100, "n": 3, "stream": True, "temperature": 1, "seed": 5}
         with httpx.stream("POST", f"http://127.0.0.1:{server.port}/v1/completions", json=body) as response:
             next(response.iter_lines())
+        reasons = [stream.result(10).finish_reason for stream in submitted]
 
-    assert len(submitted) == 3
-    assert all(generation.cancelled.wait(10) for generation in submitted)
+    assert "cancelled" in reasons and "length" not in reasons
+    assert len(reasons) == 3
 
 
 def test_what_fails_before_the_first_piece_is_an_error_of_the_request(
