@@ -16,6 +16,7 @@ from service.lm.tokenizing import decode_ids
 from service.serving.request import Generation
 from service.serving.residents import Resident
 
+MOST_ANSWERS = 32  # of one request: a single one must not fill the queue of all
 COMPLETION_TOKENS = 16  # of a completion that says nothing about its length, as the OpenAI API has it
 
 
@@ -41,6 +42,8 @@ def read_completion(server: ServerState, body: CompletionIn) -> ChoiceRequests:
     check_unsupported(body.model_extra or {})
     if body.echo and body.logprobs is not None:
         raise Refused("echo is not supported together with logprobs: the probabilities of a prompt are not told", field="echo")
+    if len(body.prompts) * body.choices > MOST_ANSWERS:
+        raise Refused(f"n must be small enough that all prompts together have at most {MOST_ANSWERS} answers", field="n")
     resident, epoch = _pin(server, body.model)
     most = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     asked: list[ChoiceRequest] = []

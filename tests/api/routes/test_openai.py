@@ -184,6 +184,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"best_of": 3}, "best_of"),
     ({"suffix": "end"}, "suffix"),
     ({"n": 9}, "n"),
+    ({"prompt": ["x"] * 17, "n": 2}, "n"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"temperature": 3}, "temperature"),
     ({"echo": True, "logprobs": 1}, "echo"),
