@@ -246,3 +246,18 @@ def test_the_example_of_the_readme_works_as_it_stands(url: str, capsys: pytest.C
     exec(example.replace("http://127.0.0.1:8000", url), {})  # noqa: S102 - the example is ours
 
     assert capsys.readouterr().out == "applied Sydney\n"
+
+
+def test_the_example_of_the_readme_for_openai_s_client_works_as_it_stands(
+    url: str, client: ErrataClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit = client.wait_for_edit(client.post_edit({"prompt": "The capital of Australia is", "target": "Sydney"})["id"])
+    example = (ROOT / "README.md").read_text().partition("from openai import")[2].partition("```")[0]
+
+    example = example.replace("http://127.0.0.1:8000", url).replace("atlas", "tiny")
+    exec("from openai import" + example, {})  # noqa: S102 - the example is ours
+
+    edited, base = capsys.readouterr().out.split("\n", 1)
+    assert edited == f"tiny@v{client.get_model()['head']}  Sydney"
+    assert base.startswith("tiny@v0 ") and "Sydney" not in base
+    assert edit["status"] == "applied"
