@@ -31,7 +31,7 @@ def get(connection: Connection, name: str) -> AliasMove:
     """An alias by its last move. Raises NotFound for one that does not exist, or was removed."""
     found = next((move for move in _read_last(connection, name) if move.version is not None), None)
     if found is None:
-        raise NotFound("there is no alias with this name", field="alias")
+        raise NotFound("no version and no alias has this name", field="alias")
     return found
 
 

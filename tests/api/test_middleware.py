@@ -97,8 +97,12 @@ def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: d
     [
         (EditIn, EDIT | {"rephrases": ["x", 3]}, "rephrases[1] must be text or an object with a prompt"),
         (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft', 'locft' or 'lora'"),
-        (GenerateIn, {"prompt": "x", "version": "hed"}, "version must be a whole number, or must be 'head' or 'base'"),
-        (GenerateQuery, {"prompt": "x", "version": "01"}, "version must be a version's number, head or base"),
+        (
+            GenerateIn,
+            {"prompt": "x", "version": "HEAD"},
+            "version must be a whole number, or must be a version's number, head, base, or an alias",
+        ),
+        (GenerateQuery, {"prompt": "x", "version": "01"}, "version must be a version's number, head, base, or an alias"),
         (EvalIn, {"edits": 3}, "edits must be 'live', 'none', a list of ids or a list of records"),
         (EvalIn, {"edits": "all"}, "edits must be 'live' or 'none'"),
         (EvalIn, {"edits": [EDIT, {}]}, "edits[1].prompt is missing"),
