@@ -21,7 +21,7 @@ def item(name: str, seq: int) -> LiveItem:
         ([item("a", 1)], [], 0, []),
     ],
 )
-def test_of_each_fact_the_last_is_stated_unless_a_later_one_is_live_and_of_these_the_newest(
+def test_of_each_fact_the_last_is_stated_unless_a_later_one_is_live(
     waiting: list[LiveItem], live: list[LiveItem], most: int, stated: list[str]
 ) -> None:
     assert [one.edit_id for one in choose_stated(waiting, LiveSet(tuple(live)), most)] == stated
