@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from service.domain.alias_name import ALIAS_PATTERN
+
 # No prompt of the longest contexts in use has more. The limit of a model's own context is checked before tokenising.
 PROMPT_CHARACTERS = 500_000
 ANSWER_CHARACTERS = 16_384  # an answer has at most 256 tokens, and no text in use averages 64 characters a token
@@ -79,10 +81,8 @@ class TextPattern:
 
 
 ID = TextPattern(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
-ALIAS = TextPattern(r"(?!v[0-9]+$)[a-z][a-z0-9_.-]{0,63}", "must be a version's number, head, base, or an alias")
-VERSION_OR_ALIAS = TextPattern(
-    r"(0|[1-9][0-9]{0,17}|(?!v[0-9]+$)[a-z][a-z0-9_.-]{0,63})", "must be a version's number, head, base, or an alias"
-)
+ALIAS = TextPattern(ALIAS_PATTERN, "must be a version's number, head, base, or an alias")
+VERSION_OR_ALIAS = TextPattern(rf"(0|[1-9][0-9]{{0,17}}|{ALIAS_PATTERN})", "must be a version's number, head, base, or an alias")
 VERSION = TextPattern(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
 Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)]
 Answer = Annotated[

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
 from service.domain.liveset import LiveSet
+from service.domain.model_name import hide_folder
 from service.domain.version import Head, Version, VersionStatus
 from service.editors.stating import Stating
 from service.lifecycle.checkpoints import Checkpoints
@@ -236,7 +237,7 @@ class Exports:
         return {
             "version": version.number,
             "digest": version.digest,
-            "base": _without_path(base_name),
+            "base": hide_folder(base_name),
             "fingerprint": self.base.fingerprint,
             "window": version.window,
             "live": [item.edit_id for item in live_set.live],
@@ -355,11 +356,6 @@ def _holds_claim(connection: Connection, job: Job) -> bool:
 def _request_of(job: Job) -> Mapping[str, Any]:
     assert job.request is not None
     return job.request
-
-
-def _without_path(name: str) -> str:
-    """A model's name without private paths: of a local folder only its last part."""
-    return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
 def _count_files(folder: Path) -> ExportResult:

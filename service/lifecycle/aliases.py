@@ -1,22 +1,18 @@
 """Aliases: names that people move from version to version, such as `stable`. An alias moves no head, and its version is kept."""
 
-import re
-
 from sqlalchemy.engine import Connection
 
+from service.domain.alias_name import RESERVED, may_be_alias
 from service.domain.errors import Refused
 from service.lifecycle.context import LifecycleContext
 from service.store import aliases, events, heads, versions
 from service.store.aliases import AliasMove
 from service.store.events import Event
 
-NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
-RESERVED = re.compile(r"head|base|v[0-9]+")  # they name versions already
-
 
 def check_name(name: str) -> None:
     """Raise Refused for a name that is none, or that names a version already."""
-    if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
+    if not may_be_alias(name) or name in RESERVED:
         raise Refused(
             "an alias must have 1 to 64 small letters, digits, dots, dashes and underscores, a letter first; head, base,"
             " and v with a number name versions already",

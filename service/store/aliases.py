@@ -24,15 +24,16 @@ class AliasMove:
 
 def read_all(connection: Connection) -> list[AliasMove]:
     """The aliases that there are, each by its last move, in order of name."""
-    return [move for move in _read_last(connection) if move.version is not None]
+    select = sa.select(t.alias_moves).where(t.alias_moves.c.number.in_(_last_numbers()), t.alias_moves.c.version.is_not(None))
+    return _moves(connection, select.order_by(t.alias_moves.c.name))
 
 
 def get(connection: Connection, name: str) -> AliasMove:
     """An alias by its last move. Raises NotFound for one that does not exist, or was removed."""
-    found = next((move for move in _read_last(connection, name) if move.version is not None), None)
-    if found is None:
+    last = read_history(connection, name, limit=1)
+    if not last or last[0].version is None:
         raise NotFound("no version and no alias has this name", field="alias")
-    return found
+    return last[0]
 
 
 def read_history(connection: Connection, name: str, *, limit: int) -> list[AliasMove]:
@@ -53,13 +54,6 @@ def named_versions() -> sa.Select[tuple[int]]:
     return sa.select(t.alias_moves.c.version).where(
         t.alias_moves.c.number.in_(_last_numbers()), t.alias_moves.c.version.is_not(None)
     )
-
-
-def _read_last(connection: Connection, name: str | None = None) -> list[AliasMove]:
-    select = sa.select(t.alias_moves).where(t.alias_moves.c.number.in_(_last_numbers()))
-    if name is not None:
-        select = select.where(t.alias_moves.c.name == name)
-    return _moves(connection, select.order_by(t.alias_moves.c.name))
 
 
 def _last_numbers() -> sa.Select[tuple[int]]:

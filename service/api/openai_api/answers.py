@@ -21,7 +21,7 @@ FINISH_REASONS: Mapping[FinishReason, str] = {"stop": "stop", "length": "length"
 
 @dataclass(frozen=True)
 class OpenaiReply:
-    """What all pieces of one reply have in common. `kind` is the prefix of its id, `object` the name of a whole reply."""
+    """What all pieces of one reply have in common. `object` is the name of a whole reply."""
 
     id: str
     object: str

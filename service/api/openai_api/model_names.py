@@ -1,18 +1,17 @@
 """The names under which versions answer: `NAME` and `NAME@head`, `NAME@base`, `NAME@v12` for version 12, and `NAME@ALIAS`."""
 
 import re
-from pathlib import Path
 
+from service.domain.alias_name import may_be_alias
 from service.domain.errors import NotFound
+from service.domain.model_name import hide_folder
 
 VERSION = re.compile(r"v(0|[1-9][0-9]{0,17})")
-ALIAS = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 
 def short_name(base_name: str) -> str:
     """A base model's name for clients: without the folder of this machine that it is in, and without its commit."""
-    name = Path(base_name).name if base_name.startswith(("/", ".", "~")) else base_name
-    return name.partition("@")[0] or "model"
+    return hide_folder(base_name).partition("@")[0] or "model"
 
 
 def name_version(name: str, version: int) -> str:
@@ -28,6 +27,6 @@ def read_model_name(asked: str, name: str) -> int | str:
     if own == name:
         if match := VERSION.fullmatch(which):
             return int(match.group(1))
-        if ALIAS.fullmatch(which):
+        if may_be_alias(which):
             return which
     raise NotFound(f"model must be {name}, or {name}@ with head, base, an alias, or v and a version's number", field="model")

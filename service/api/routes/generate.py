@@ -82,13 +82,11 @@ async def _answer(server: State, question: GenerateIn, request: Request, respons
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     pinned, prompt, generation = await to_thread.run_sync(_read_question, server, question, limiter=server.encoders)
     stream = server.serving.submit(generation, pinned)
+    headers = {"X-Model-Version": str(stream.resident.version), "X-Model-Epoch": str(pinned[1])}
     if question.stream:
-        headers = {"X-Model-Version": str(stream.resident.version), "X-Model-Epoch": str(pinned[1])}
         return await respond(_events(server, question, request, stream, prompt), headers)
-    (answer,) = await collect_answers(request, [stream])
-    response.headers["X-Model-Version"] = str(answer.version)
-    response.headers["X-Model-Epoch"] = str(answer.epoch)
-    response.headers["Cache-Control"] = "no-store"
+    await collect_answers(request, [stream])
+    response.headers.update({**headers, "Cache-Control": "no-store"})
     return await _describe(server, question, request, stream, prompt)
 
 

@@ -39,10 +39,10 @@ class GroundServer:
         """
         _number, overlay, _day = read_overlay(self.settings, str(version), self.base)
         view = make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
+        if weights_alone:
+            return VersionContender(view, None)
         stated = read_stated(self.settings, version, self.base)
-        if stated.edits and not weights_alone:
-            return StatingContender(view, overlay.adapter, stated)
-        return VersionContender(view, None if weights_alone else overlay.adapter)
+        return StatingContender(view, overlay.adapter, stated) if stated.edits else VersionContender(view, overlay.adapter)
 
     def wait_until_nothing_waits(self) -> None:
         """Wait until no edit waits for a fit, or for a retrain that comes by itself."""
